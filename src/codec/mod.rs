@@ -1,0 +1,157 @@
+//! Formats: bytes to events and back. One file a format, one row in [`FORMATS`].
+//!
+//! Decoders are fed; they never read a file or a socket, and know neither views nor windows.
+
+use crate::error::Result;
+use crate::event::{Event, Sensor};
+
+/// What a decoder wants after a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The bytes that follow.
+    More,
+    /// The next `n` bytes need not be read: a file may seek past them, anyone else feeds them
+    /// and they are passed over. Either way they count in offsets (see [`Decoder::skipped`]).
+    Skip(u64),
+    /// Nothing more: what follows holds no events (the table at the end of an AEDAT 4 file).
+    Nothing,
+}
+
+/// Turns the bytes of one stream into events. Equal bytes give equal events however they are cut.
+pub trait Decoder: Send {
+    /// Takes the next bytes of the stream, all of them, and appends the events that they complete.
+    ///
+    /// # Errors
+    /// When the bytes break the format. Events before the damage are in `out`; a decoder that
+    /// has failed is not fed again.
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need>;
+
+    /// Tells the decoder that the caller passed over `n` bytes after [`Need::Skip`].
+    fn skipped(&mut self, n: u64) {
+        let _ = n;
+    }
+
+    /// The stream has ended.
+    ///
+    /// # Errors
+    /// When it ended inside a record; what came before is in `out`.
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()>;
+
+    /// What the stream says of its sensor; settled before the first event comes out.
+    fn sensor(&self) -> Sensor;
+
+    /// What was read so far besides good events.
+    fn tally(&self) -> Tally {
+        Tally::default()
+    }
+}
+
+/// What a recording holds besides the events that come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Events with impossible times, dropped: losses by `malformed`.
+    pub malformed: u64,
+    /// Image samples (APS words) or frame packets passed over.
+    pub frames: u64,
+    /// Inertial samples or packets passed over.
+    pub imu: u64,
+    /// External and special events passed over.
+    pub external: u64,
+    /// Events marked invalid by the camera, passed over.
+    pub invalid: u64,
+    /// Packets of other event streams or of unknown kinds passed over.
+    pub other: u64,
+}
+
+/// Turns events into the bytes of one recording.
+pub trait Encoder: Send {
+    /// Appends the bytes of `events`; the first call writes the header.
+    ///
+    /// # Errors
+    /// When an event cannot be written in the format (a coordinate or time too large).
+    fn encode(&mut self, events: &[Event], out: &mut Vec<u8>) -> Result<()>;
+
+    /// Appends what ends the recording. A [`Patch`] replaces bytes that were written before.
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Patch>>;
+}
+
+/// Bytes to be written over earlier ones, where the output can seek.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Offset from the start of the recording.
+    pub offset: u64,
+    /// The new bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Greatest size of a decoded packet unless a flag raises it; real ones reach 3.3 MiB.
+pub const MAX_PACKET_BYTES: usize = 16 << 20;
+
+/// What a decoder may be told.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderOptions {
+    /// Event stream to take of a file that holds several; the first where none is named.
+    pub stream_id: Option<i32>,
+    /// Greatest size of a packet, as sent and decoded.
+    pub max_packet_bytes: usize,
+}
+
+impl Default for DecoderOptions {
+    fn default() -> Self {
+        DecoderOptions { stream_id: None, max_packet_bytes: MAX_PACKET_BYTES }
+    }
+}
+
+/// What an encoder must be told.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderOptions {
+    /// Sensor that the events are from; some formats store it.
+    pub sensor: Option<crate::event::SensorSize>,
+    /// Compression of AEDAT 4 packets.
+    pub compression: Compression,
+}
+
+/// Compression of AEDAT 4 packets, numbered as its header numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum Compression {
+    None = 0,
+    #[default]
+    Lz4 = 1,
+    Lz4High = 2,
+    Zstd = 3,
+    ZstdHigh = 4,
+}
+
+/// How a prefix of a stream fits a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The format's mark stands there.
+    Yes,
+    /// It cannot be this format.
+    No,
+    /// The prefix is too short to tell.
+    Short,
+}
+
+/// One row of [`FORMATS`].
+pub struct Format {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// Name for people.
+    pub title: &'static str,
+    /// File name extensions, lower case, without the dot.
+    pub extensions: &'static [&'static str],
+    /// Looks for the format's mark; headerless formats never say [`Match::Yes`].
+    pub probe: fn(&[u8]) -> Match,
+    /// For headerless formats: whether the first bytes could be events. Asked only where the
+    /// extension matches.
+    pub plausible: fn(&[u8]) -> bool,
+    /// A fresh decoder.
+    pub decoder: fn(&DecoderOptions) -> Box<dyn Decoder>,
+    /// A fresh encoder, where the format can be written.
+    pub encoder: Option<fn(&EncoderOptions) -> Box<dyn Encoder>>,
+}
+
+/// Every format; a new one is a file and a row here.
+pub const FORMATS: &[Format] = &[];

@@ -1,0 +1,91 @@
+//! The one error type, by who is to blame: the device, the bytes, a limit, the model or us.
+//!
+//! Knows no file name: whoever opened the stream names it.
+
+/// Result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by cause.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused to read or write.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, and to what.
+        what: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The bytes break their format's rules.
+    #[error("{what} (byte {}, {format})", grouped(*.offset))]
+    Malformed {
+        /// Name of the format, as in [`crate::codec::FORMATS`].
+        format: &'static str,
+        /// Offset of the offending bytes from the start of the stream.
+        offset: u64,
+        /// What was found, what was expected and what to do.
+        what: String,
+    },
+    /// Valid, but something that dvs-stream does not read.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A length or count exceeds its limit.
+    #[error("{what} (byte {}, {format})", grouped(*.offset))]
+    Limit {
+        /// Name of the format.
+        format: &'static str,
+        /// Offset of the length that is too large.
+        offset: u64,
+        /// What is too large, its limit, and the flag that raises it.
+        what: String,
+    },
+    /// The recording does not fit the model, or the request neither.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The model file cannot be used.
+    #[error("{0}")]
+    Model(String),
+    /// A tensor operation failed.
+    #[error("{what}")]
+    Tensor {
+        /// What was being computed.
+        what: String,
+        /// The tensor library's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// Offset in the stream at which the error stands, where there is one.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Error::Malformed { offset, .. } | Error::Limit { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+}
+
+/// `1234567` as `1,234,567`: how counts and offsets are shown to people.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (k, digit) in digits.chars().enumerate() {
+        if k > 0 && (digits.len() - k).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn groups_of_three_digits() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (3_000_003, "3,000,003")] {
+            assert_eq!(grouped(n), text);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What comes out: predictions, segments, summaries, and what was lost on the way.
+//!
+//! Knows no model, no text and no socket.
+
+/// Events that did not reach the network, by cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// Events before the open window.
+    pub late: u64,
+    /// Events outside the model's sensor.
+    pub outside: u64,
+    /// Events dropped because a buffer was full, or a count was at its greatest.
+    pub overflow: u64,
+    /// Events that cannot be: negative or overflowing times.
+    pub malformed: u64,
+}
+
+impl Losses {
+    /// Whether nothing was lost.
+    pub fn is_none(&self) -> bool {
+        self.total() == 0
+    }
+
+    /// All causes together.
+    pub fn total(&self) -> u64 {
+        self.late + self.outside + self.overflow + self.malformed
+    }
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, other: Losses) {
+        self.late += other.late;
+        self.outside += other.outside;
+        self.overflow += other.overflow;
+        self.malformed += other.malformed;
+    }
+}
+
+/// The network's answer: the class of the greatest logit, and its softmax.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Verdict {
+    /// Class index; `None` where the answer is not to be named.
+    pub class: Option<u16>,
+    /// Softmax of the greatest logit, 0 before the first window.
+    pub confidence: f32,
+}
+
+/// The running answer after one window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Number of the window in its stream, counted from 0 over those that were stepped.
+    pub window: u64,
+    /// Sensor time of the window's nominal end.
+    pub t_us: u64,
+    /// Events that the window holds.
+    pub events: u32,
+    /// The answer.
+    pub verdict: Verdict,
+    /// What was lost since the last prediction.
+    pub losses: Losses,
+}
+
+/// A span of activity between two silences.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Segment {
+    /// Start of its first window.
+    pub from_us: u64,
+    /// End of its last window that was not quiet.
+    pub to_us: u64,
+    /// The answer at that window.
+    pub verdict: Verdict,
+    /// Its windows.
+    pub windows: u64,
+    /// Events of its windows.
+    pub events: u64,
+}
+
+/// What ingest counted over a whole stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Events decoded, lost ones included.
+    pub events: u64,
+    /// Time from first to last event; over several clocks or passes, their sum.
+    pub duration_us: u64,
+    /// All losses.
+    pub losses: Losses,
+    /// Restarts by a jump of the clock.
+    pub restarts: u64,
+}
+
+/// The end of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Summary {
+    /// The answer of the last segment.
+    pub verdict: Verdict,
+    /// Windows stepped.
+    pub windows: u64,
+    /// Segments ended.
+    pub segments: u64,
+    /// What ingest counted.
+    pub totals: Totals,
+}
+
+/// Anything that a stream tells its sink.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// The running answer.
+    Prediction(Prediction),
+    /// A segment ended.
+    Segment(Segment),
+    /// The stream ended.
+    Summary(Summary),
+    /// The stream failed; its good part came before.
+    Error {
+        /// One line for people.
+        message: String,
+        /// Byte offset, where it is known.
+        offset: Option<u64>,
+    },
+}
+
+/// Records of one engine call in order, each with its slot, and the predictions' logits.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    records: Vec<(usize, Record)>,
+    logits: Vec<f32>,
+}
+
+impl Records {
+    /// Adds a record of a slot that has no logits.
+    pub fn push(&mut self, slot: usize, record: Record) {
+        self.records.push((slot, record));
+    }
+
+    /// Adds a prediction with its logits (readout before softmax), always the same number.
+    pub fn push_prediction(&mut self, slot: usize, prediction: Prediction, logits: &[f32]) {
+        self.records.push((slot, Record::Prediction(prediction)));
+        self.logits.extend_from_slice(logits);
+    }
+
+    /// Slot, record and logits (empty but for predictions), in order.
+    pub fn iter(&self, n_classes: usize) -> impl Iterator<Item = (usize, &Record, &[f32])> {
+        let mut logits = self.logits.chunks_exact(n_classes.max(1));
+        self.records.iter().map(move |(slot, record)| {
+            let logits = match record {
+                Record::Prediction(_) => logits.next().unwrap_or(&[]),
+                _ => &[],
+            };
+            (*slot, record, logits)
+        })
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Forgets all records, keeps the memory.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.logits.clear();
+    }
+}
