@@ -14,5 +14,7 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod prediction;
+pub mod view;
+pub mod window;
 
 pub use error::{Error, Result};
