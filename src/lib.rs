@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod codec;
+pub mod decide;
 pub mod error;
 pub mod event;
 pub mod frame;
