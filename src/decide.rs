@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::frame::Window;
 use crate::prediction::{Segment, Verdict};
 
 /// What the readout's voltage over a segment is turned into. Written as on the command line:
@@ -228,12 +229,14 @@ pub struct Silence {
 }
 
 /// What a window does to its stream's segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Turn {
     /// The open segment ends before it.
     pub ends: bool,
     /// It opens a segment: network and readout start from zero.
     pub opens: bool,
+    /// That segment is the first of its stream or clock, with no silence before it.
+    pub first: bool,
     /// It is stepped and predicted.
     pub steps: bool,
 }
@@ -264,15 +267,15 @@ impl Activity {
         self.quiet_run = if quiet { self.quiet_run + 1 } else { 0 };
         if self.open && self.quiet_run >= silence.gap_windows {
             self.open = false;
-            return Turn { ends: true, opens: false, steps: false };
+            return Turn { ends: true, ..Turn::default() };
         }
         let opens = !self.open && (self.fresh || !quiet);
         if opens {
             self.open = true;
             self.quiet_run = u64::from(quiet);
         }
-        self.fresh &= !opens;
-        Turn { ends, opens, steps: self.open }
+        let first = opens && std::mem::take(&mut self.fresh);
+        Turn { ends, opens, first, steps: self.open }
     }
 }
 
@@ -302,24 +305,25 @@ impl OpenSegment {
         }
     }
 
-    /// Takes a stepped window and gives its verdict: `class` unless the segment holds no more
-    /// than `quiet_events` a window so far, or the confidence is below `min_confidence`.
+    /// Takes a stepped window with the network's answer and gives the verdict: unnamed while the
+    /// segment holds no more than `quiet_events` a window on average, or where the confidence is
+    /// below `min_confidence`.
     pub fn push(
         &mut self,
         silence: &Silence,
-        events: u32,
-        to_us: u64,
-        (class, confidence): (u16, f32),
         min_confidence: f32,
+        window: &Window,
+        (class, confidence): (u16, f32),
     ) -> Verdict {
         self.windows += 1;
-        self.events += u64::from(events);
+        self.events += u64::from(window.events);
         let span = self.windows.max(self.least_windows);
         let active = self.events > span.saturating_mul(u64::from(silence.quiet_events));
         let named = active && confidence >= min_confidence;
         let verdict = Verdict { class: named.then_some(class), confidence };
-        if events > silence.quiet_events {
+        if window.events > silence.quiet_events {
             let Self { from_us, windows, events, .. } = *self;
+            let to_us = window.t_end_us;
             self.settled = Segment { from_us, to_us, verdict, windows, events };
         }
         verdict
@@ -403,11 +407,11 @@ mod tests {
             .map(|window| {
                 let events = if window == '.' { 6 } else { 5 };
                 match activity.turn(&silence, events, window == '|') {
-                    Turn { ends: true, opens: true, steps: true } => 'E',
-                    Turn { ends: true, opens: false, steps: false } => 'e',
-                    Turn { ends: false, opens: true, steps: true } => 'o',
-                    Turn { ends: false, opens: false, steps: true } => 's',
-                    Turn { ends: false, opens: false, steps: false } => '-',
+                    Turn { ends: true, opens: true, steps: true, .. } => 'E',
+                    Turn { ends: true, opens: false, steps: false, .. } => 'e',
+                    Turn { ends: false, opens: true, steps: true, .. } => 'o',
+                    Turn { ends: false, opens: false, steps: true, .. } => 's',
+                    Turn { ends: false, opens: false, steps: false, .. } => '-',
                     turn => panic!("{turn:?} at {window}"),
                 }
             })

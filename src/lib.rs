@@ -15,6 +15,9 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod prediction;
+pub mod ring;
+pub mod sink;
+pub mod telemetry;
 pub mod view;
 pub mod window;
 
