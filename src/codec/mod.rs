@@ -2,6 +2,11 @@
 //!
 //! Decoders are fed; they never read a file or a socket, and know neither views nor windows.
 
+mod aedat1;
+mod aedat2;
+mod clock;
+mod header;
+
 use crate::error::Result;
 use crate::event::{Event, Sensor};
 
@@ -154,4 +159,4 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[];
+pub const FORMATS: &[Format] = &[aedat2::FORMAT, aedat1::FORMAT];
