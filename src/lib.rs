@@ -13,6 +13,7 @@ pub mod codec;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod nn;
 pub mod prediction;
 
 pub use error::{Error, Result};
