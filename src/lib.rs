@@ -14,6 +14,7 @@ pub mod decide;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod nn;
 pub mod prediction;
 pub mod ring;
 pub mod sink;
