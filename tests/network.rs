@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
-use dvs_stream::nn::{CELLS, LayerSpec, LayerWeights, Level, Network, PlainState, PlannedStep};
+use dvs_stream::nn::{
+    CELLS, LayerSpec, LayerWeights, Level, Network, Parameter, ParameterKind, PlainState,
+    PlannedStep,
+};
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -93,15 +96,131 @@ fn weights_come_out_as_they_went_in() {
     assert_eq!(Network::new(out.clone(), DT_S).unwrap().weights().unwrap(), out);
 }
 
+/// Each way to be wrong, and a word of its error.
+#[test]
+fn bad_layers_are_refused() {
+    let hidden = || layer("lif", 8, 5, true);
+    let readout = || layer("li", 5, 3, false);
+    let changed = |change: fn(&mut LayerWeights)| {
+        let mut layer = hidden();
+        change(&mut layer);
+        vec![layer, readout()]
+    };
+    let with = |name: &'static str, value: f64| {
+        let mut layer = hidden();
+        layer.spec.parameters.insert(name.to_owned(), value);
+        vec![layer, readout()]
+    };
+    let cases: Vec<(Vec<LayerWeights>, f64, &str)> = vec![
+        (vec![], DT_S, "0 layers"),
+        (vec![layer("li", 3, 3, false); 17], DT_S, "17 layers"),
+        (vec![layer("gru", 8, 5, false)], DT_S, "unknown cell \"gru\"; known are lif, li, linear"),
+        (vec![hidden(), layer("li", 6, 3, false)], DT_S, "layer 1 has 6 inputs"),
+        (vec![layer("li", 0, 3, false)], DT_S, "0 inputs"),
+        (vec![layer("li", 3, 0, false)], DT_S, "0 neurons"),
+        (vec![layer("li", 1, 65_537, false)], DT_S, "65537 neurons"),
+        (
+            changed(|l| l.input[7] = f32::NAN),
+            DT_S,
+            "layer 0: input weights: value 7 (row 0, column 7) is NaN",
+        ),
+        (
+            changed(|l| l.recurrent.as_mut().unwrap()[24] = f32::INFINITY),
+            DT_S,
+            "(row 4, column 4) is inf",
+        ),
+        (changed(|l| drop(l.input.pop())), DT_S, "39 values, where 5 × 8"),
+        (changed(|l| l.spec.inputs = usize::MAX / 2), DT_S, "inputs: 1 to"),
+        (changed(|l| l.recurrent = None), DT_S, "are missing"),
+        (changed(|l| l.spec.recurrent = false), DT_S, "not recurrent"),
+        (with("v_thh", 0.3), DT_S, "no parameter \"v_thh\"; it has tau_mem_inv, tau_syn_inv"),
+        (with("v_th", f64::NAN), DT_S, "not a finite number"),
+        (with("v_leak", 1e39), DT_S, "not a finite number"),
+        (with("tau_mem_inv", 0.0), DT_S, "not a positive rate"),
+        (with("tau_syn_inv", 2001.0), DT_S, "at most 2 in one window"),
+        (with("alpha", -1.0), DT_S, "not a positive number"),
+        (vec![hidden()], 0.0, "a window of 0 s"),
+        (vec![hidden()], f64::NAN, "a window of NaN s"),
+        (vec![hidden()], 2.0, "a window of 2 s"),
+    ];
+    for (layers, dt_s, expected) in cases {
+        let error = Network::new(layers, dt_s).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error:?} says nothing of {expected:?}");
+    }
+    Network::new(vec![hidden(), readout()], DT_S).expect("these layers are right");
+}
+
+/// Refused before anything is stepped.
+#[test]
+fn bad_plans_are_refused() {
+    let network = Network::new(vec![layer("lif", 8, 5, true)], DT_S).unwrap();
+    let other = Network::new(vec![layer("lif", 8, 6, true)], DT_S).unwrap();
+    let frames = |address| {
+        let mut frames = Frames::default();
+        frames.add(address, 1);
+        frames.close(Window::default());
+        frames
+    };
+    let good = PlannedStep { slot_index: 0, window: 0, reset: false };
+    for (slot, address, bad, own, expected) in [
+        (0, 7, PlannedStep { slot_index: 1, ..good }, true, "no slot 1 is given"),
+        (0, 7, PlannedStep { window: 1, ..good }, true, "window 1 of slot 0 does not exist"),
+        (2, 7, good, true, "window 0 of slot 2 does not exist"),
+        (0, 8, good, true, "address 8, but the network has 8 inputs"),
+        (0, 7, good, false, "another network"),
+    ] {
+        let mut state = if own { &network } else { &other }.zero_state(2).unwrap();
+        let slots = [SlotFrames { slot, frames: frames(address) }];
+        let mut out = Vec::new();
+        let plan = if slot == 0 && address == 7 && own { vec![good, bad] } else { vec![bad] };
+        let refused = network.rollout(&mut state, &slots, &plan, &mut out, None);
+        let error = refused.expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error:?} says nothing of {expected:?}");
+        assert!(out.is_empty() && state.row(0).unwrap().iter().all(|value| *value == 0.0));
+    }
+    let mut state = network.zero_state(2).unwrap();
+    assert!(state.set_row(0, &[0.0; 14]).is_err() && state.set_row(2, &[0.0; 15]).is_err());
+    assert!(state.reset(2).is_err() && state.row(2).is_err());
+    assert!(network.zero_state(usize::MAX / 8).is_err());
+}
+
+#[test]
+fn a_layer_reads_as_json() {
+    let json = r#"{"cell":"lif","inputs":2450,"neurons":100,"recurrent":true,"v_th":0.3}"#;
+    let spec: LayerSpec = serde_json::from_str(json).unwrap();
+    assert_eq!(spec.parameters, BTreeMap::from([("v_th".to_owned(), 0.3)]));
+    assert_eq!(serde_json::to_string(&spec).unwrap(), json);
+}
+
+fn layer(cell: &str, inputs: usize, neurons: usize, recurrent: bool) -> LayerWeights {
+    LayerWeights {
+        spec: LayerSpec {
+            cell: cell.to_owned(),
+            inputs,
+            neurons,
+            recurrent,
+            parameters: BTreeMap::new(),
+        },
+        input: vec![0.5; inputs * neurons],
+        recurrent: recurrent.then(|| vec![0.1; neurons * neurons]),
+    }
+}
+
 impl Case {
     fn network(&self) -> (Network, Vec<LayerWeights>) {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut inputs = self.inputs;
         let layers = self.layers.iter().map(|&(cell, neurons, recurrent)| {
-            let parameters = CELLS[cell].parameters.iter().filter(|_| random.random_bool(0.5));
-            let parameters: BTreeMap<_, _> = parameters
-                .map(|parameter| (parameter.name.to_owned(), parameter.default + 0.05))
-                .collect();
+            let mut parameters = BTreeMap::new();
+            for Parameter { name, default, kind } in CELLS[cell].parameters {
+                let value = match kind {
+                    ParameterKind::Level => default + random.random_range(-0.4..0.4),
+                    _ => default * random.random_range(0.5..1.5),
+                };
+                if random.random_bool(0.5) {
+                    parameters.insert((*name).to_owned(), value);
+                }
+            }
             let layer = LayerWeights {
                 spec: LayerSpec {
                     cell: CELLS[cell].name.to_owned(),
