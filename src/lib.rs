@@ -14,5 +14,6 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod prediction;
+pub mod synth;
 
 pub use error::{Error, Result};
