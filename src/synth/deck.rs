@@ -57,7 +57,8 @@ fn between(range: &RangeInclusive<u64>, draw: &mut Draw) -> u64 {
 fn gap_noise(gap_us: Range<u64>, per_ms: f64, draw: &mut Draw) -> Vec<Event> {
     let length_us = gap_us.end.saturating_sub(gap_us.start);
     let sparks = strays(per_ms, length_us as f64 / 1000.0, draw);
-    let at = |spark: Spark| Event { t_us: gap_us.start + (spark.t_ms * 1000.0) as u64, ..stored(spark) };
+    let at =
+        |spark: Spark| Event { t_us: gap_us.start + (spark.t_ms * 1000.0) as u64, ..stored(spark) };
     let inside = |event: &Event| event.t_us > gap_us.start && event.t_us < gap_us.end;
     sparks.into_iter().map(at).filter(inside).collect()
 }

@@ -107,7 +107,14 @@ impl Canvas {
         }
     }
 
-    fn step(&mut self, k: usize, shape: &Shape, pose: &Pose, draw: &mut Draw, out: &mut Vec<Spark>) {
+    fn step(
+        &mut self,
+        k: usize,
+        shape: &Shape,
+        pose: &Pose,
+        draw: &mut Draw,
+        out: &mut Vec<Spark>,
+    ) {
         let view = View::new(shape, pose);
         let bells = view.bells(self.left, self.width);
         let (from, to) = rows_in_sight(pose);

@@ -52,8 +52,8 @@ impl Shape {
         let (column, row) = (u as usize, v as usize);
         let (right, down) = (u - column as f32, v - row as f32);
         let at = row * SIDE + column;
-        let [a, b, c, d] =
-            [at, at + 1, at + SIDE, at + SIDE + 1].map(|k| self.grid.get(k).copied().unwrap_or(0.0));
+        let [a, b, c, d] = [at, at + 1, at + SIDE, at + SIDE + 1]
+            .map(|k| self.grid.get(k).copied().unwrap_or(0.0));
         let (upper, lower) = (a + (b - a) * right, c + (d - c) * right);
         upper + (lower - upper) * down
     }
@@ -68,9 +68,7 @@ fn outline(pip: Pip) -> Vec<Vec<Point>> {
             let stem = profile(&[(1.0, 5.0), (1.2, 9.0), (3.0, 12.2)]);
             [both_sides(discs.to_vec()), body, stem].concat()
         }
-        Pip::Diamond => {
-            profile(&[(0.0, -11.6), (4.3, -5.2), (9.2, 0.0), (4.3, 5.2), (0.0, 11.6)])
-        }
+        Pip::Diamond => profile(&[(0.0, -11.6), (4.3, -5.2), (9.2, 0.0), (4.3, 5.2), (0.0, 11.6)]),
         Pip::Heart => both_sides(vec![side((6.7, -3.2), (7.2, 6.5), [13.0, -5.2])]),
         Pip::Spade => {
             let stem = profile(&[(1.0, 5.0), (1.3, 9.0), (4.0, 12.0)]);
