@@ -6,8 +6,6 @@ mod aedat1;
 mod aedat2;
 mod clock;
 mod header;
-mod probe;
-pub use probe::{Probe, by_name, probe};
 
 use crate::error::Result;
 use crate::event::{Event, Sensor};
