@@ -107,7 +107,8 @@ fn poker_recordings_are_as_their_manifest_says() {
             y.max(),
             Some(n_on),
         ];
-        let expected: Vec<Option<u64>> = columns[3..].iter().map(|text| text.parse().ok()).collect();
+        let expected: Vec<Option<u64>> =
+            columns[3..].iter().map(|text| text.parse().ok()).collect();
         assert_eq!(found.as_slice(), expected, "{}", columns[0]);
         n_files += 1;
     }
