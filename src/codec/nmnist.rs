@@ -2,7 +2,7 @@
 //!
 //! No header, no sensor size: both data sets write it, with sensors of different size.
 
-use super::{Decoder, DecoderOptions, Format, Match, Need};
+use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor};
 
@@ -50,6 +50,7 @@ fn time([_, _, a, b, c]: &[u8; N_EVENT]) -> u32 {
 struct Nmnist {
     base_us: u64,
     n_events: u64,
+    n_overflows: u64,
     carry: [u8; N_EVENT],
     n_carry: usize,
     offset: u64,
@@ -63,6 +64,7 @@ impl Nmnist {
             let [x, y, a, ..] = *record;
             if y == OVERFLOW_Y {
                 self.base_us += OVERFLOW_US;
+                self.n_overflows += 1;
                 continue;
             }
             out.push(Event {
@@ -111,5 +113,9 @@ impl Decoder for Nmnist {
 
     fn sensor(&self) -> Sensor {
         Sensor::default()
+    }
+
+    fn tally(&self) -> Tally {
+        Tally { external: self.n_overflows, ..Tally::default() }
     }
 }
