@@ -4,8 +4,12 @@
 
 mod aedat1;
 mod aedat2;
+mod aedat3;
 mod clock;
 mod header;
+mod nmnist;
+mod npy;
+pub mod probe;
 
 use crate::error::Result;
 use crate::event::{Event, Sensor};
@@ -159,4 +163,5 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[aedat2::FORMAT, aedat1::FORMAT];
+pub const FORMATS: &[Format] =
+    &[aedat2::FORMAT, aedat1::FORMAT, aedat3::FORMAT, nmnist::FORMAT, npy::FORMAT];
