@@ -2,6 +2,8 @@
 //!
 //! Decoders are fed; they never read a file or a socket, and know neither views nor windows.
 
+pub mod aedat4;
+
 use crate::error::Result;
 use crate::event::{Event, Sensor};
 
@@ -154,4 +156,4 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[];
+pub const FORMATS: &[Format] = &[aedat4::FORMAT];
