@@ -6,12 +6,14 @@ mod aedat1;
 mod aedat2;
 mod aedat3;
 pub mod aedat4;
+mod any;
 mod clock;
 mod header;
 mod nmnist;
 mod npy;
 pub mod probe;
 
+pub use any::AnyDecoder;
 pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
@@ -166,11 +168,5 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[
-    aedat4::FORMAT,
-    aedat3::FORMAT,
-    aedat2::FORMAT,
-    aedat1::FORMAT,
-    nmnist::FORMAT,
-    npy::FORMAT,
-];
+pub const FORMATS: &[Format] =
+    &[aedat4::FORMAT, aedat3::FORMAT, aedat2::FORMAT, aedat1::FORMAT, nmnist::FORMAT, npy::FORMAT];
