@@ -47,7 +47,10 @@ fn each_stands_in_its_folder_and_manifest() {
         }
         let stored = std::fs::read_to_string(folder(set).join("MANIFEST.csv")).expect("a manifest");
         for line in manifest(&recordings).lines() {
-            assert!(stored.lines().any(|stored| stored == line), "{set}: MANIFEST.csv lacks {line}");
+            assert!(
+                stored.lines().any(|stored| stored == line),
+                "{set}: MANIFEST.csv lacks {line}"
+            );
         }
     }
 }
@@ -57,7 +60,8 @@ fn each_stands_in_its_folder_and_manifest() {
 fn write_anew() {
     for (set, recordings) in sets() {
         for recording in &recordings {
-            std::fs::write(folder(set).join(recording.file), &recording.bytes).expect(recording.file);
+            std::fs::write(folder(set).join(recording.file), &recording.bytes)
+                .expect(recording.file);
         }
         std::fs::write(folder(set).join("MANIFEST.csv"), manifest(&recordings)).expect("writable");
     }

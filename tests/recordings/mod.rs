@@ -68,7 +68,8 @@ pub fn word(address: u32, t: u32) -> Vec<u8> {
 /// AEDAT 1.0 words.
 pub fn short_words(events: &[Event]) -> Vec<u8> {
     let short = |event: &Event| {
-        [(dvs128(event) as u16).to_be_bytes().as_slice(), &(event.t_us as u32).to_be_bytes()].concat()
+        [(dvs128(event) as u16).to_be_bytes().as_slice(), &(event.t_us as u32).to_be_bytes()]
+            .concat()
     };
     events.iter().flat_map(short).collect()
 }

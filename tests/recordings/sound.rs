@@ -59,7 +59,8 @@ fn aedat3() -> Vec<Row> {
     let (first, second) = far.split_at(10);
     let later = later(second, 1 << 31);
     let mut invalid = Packet::polarity(first);
-    invalid.body = first.iter().flat_map(|event| [polarity(event, 0), polarity(event, 1)].concat()).collect();
+    invalid.body =
+        first.iter().flat_map(|event| [polarity(event, 0), polarity(event, 1)].concat()).collect();
     (invalid.capacity, invalid.number) = (20, 20);
     let mut roomy = Packet::polarity(&later);
     roomy.capacity += 2;
@@ -83,7 +84,12 @@ fn aedat3() -> Vec<Row> {
     let sources = ["#!AER-DAT3.1", "#Source 1: DVS128", "#Source 2: DAVIS346", "#!END-HEADER"];
     let both = [lines(&sources), Packet::polarity(&events).bytes(), second.bytes()].concat();
     vec![
-        ("aedat3-mixed.aedat", "packets of all kinds; invalid events; room left", mixed, [first, &later].concat()),
+        (
+            "aedat3-mixed.aedat",
+            "packets of all kinds; invalid events; room left",
+            mixed,
+            [first, &later].concat(),
+        ),
         ("aedat3-0.aedat", "version 3.0 without an end mark", old, events.clone()),
         ("aedat3-sizeless.aedat", "no Source line", sizeless, events.clone()),
         ("aedat3-sources.aedat", "two cameras: the first is taken", both, events),
@@ -113,7 +119,8 @@ fn npy_plain() -> Vec<Row> {
         .collect();
     let fortran = npy("'<i4'", true, "(24, 4)", &columns);
     let mut version2 = npy("'<i8'", false, "(24, 4)", &[]);
-    version2.splice(6..10, [&[2, 0], ((version2.len() - 10) as u32).to_le_bytes().as_slice()].concat());
+    version2
+        .splice(6..10, [&[2, 0], ((version2.len() - 10) as u32).to_le_bytes().as_slice()].concat());
     version2.extend(rows(&events, i64::to_le_bytes));
     let empty = npy("'<i8'", false, "(0, 4)", &[]);
     vec![
@@ -136,7 +143,8 @@ fn npy_structured() -> Vec<Row> {
         [pixel.as_slice(), &t.to_le_bytes(), &[p as u8]].concat()
     };
     let tonic = npy(descr, false, "(24,)", &events.iter().flat_map(record).collect::<Vec<_>>());
-    let descr = "[('timestamp', '>u8'), ('', '|V3'), ('polarity', '|i1'), ('x', '<f4'), ('y', '>u2')]";
+    let descr =
+        "[('timestamp', '>u8'), ('', '|V3'), ('polarity', '|i1'), ('x', '<f4'), ('y', '>u2')]";
     let record = |event: &Event| {
         let [t, x, y, p] = txyp(event);
         let start = [t.to_be_bytes().as_slice(), &[0xEE; 3], &[(2 * p - 1) as u8]].concat();
@@ -144,7 +152,12 @@ fn npy_structured() -> Vec<Row> {
     };
     let odd = npy(descr, false, "(24,)", &events.iter().flat_map(record).collect::<Vec<_>>());
     vec![
-        ("npy-structured.npy", "x y t p in one structure as Tonic makes them", tonic, events.clone()),
+        (
+            "npy-structured.npy",
+            "x y t p in one structure as Tonic makes them",
+            tonic,
+            events.clone(),
+        ),
         ("npy-odd.npy", "other names and types; padding; polarity -1 and 1", odd, events),
     ]
 }
