@@ -5,11 +5,14 @@
 mod aedat1;
 mod aedat2;
 mod aedat3;
+pub mod aedat4;
 mod clock;
 mod header;
 mod nmnist;
 mod npy;
 pub mod probe;
+
+pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
 use crate::event::{Event, Sensor};
@@ -163,5 +166,11 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] =
-    &[aedat2::FORMAT, aedat1::FORMAT, aedat3::FORMAT, nmnist::FORMAT, npy::FORMAT];
+pub const FORMATS: &[Format] = &[
+    aedat4::FORMAT,
+    aedat3::FORMAT,
+    aedat2::FORMAT,
+    aedat1::FORMAT,
+    nmnist::FORMAT,
+    npy::FORMAT,
+];
