@@ -155,11 +155,14 @@ fn clean_cuts(format: &str, bytes: &[u8]) -> Vec<usize> {
         "aedat3" => lines
             .iter()
             .copied()
-            .chain(packets(bytes, data, 28, |head| word(head, 4) * word(head, 16)))
+            .chain(packets(bytes, data, 28, |head| Some(word(head, 4) * word(head, 16))))
             .collect(),
         "aedat4" => {
             let data = 18 + word(bytes, 14);
-            packets(bytes, data, 8, |head| word(head, 4))
+            let ends = packets(bytes, data, 8, |head| (word(head, 0) == 0).then(|| word(head, 4)));
+            // The table holds no events.
+            let table = ends.last().copied().unwrap_or(data);
+            ends.into_iter().chain(table..bytes.len()).collect()
         }
         "nmnist" => (0..bytes.len()).step_by(5).collect(),
         "npy" => Vec::new(),
@@ -187,11 +190,16 @@ fn header_lines(bytes: &[u8]) -> Vec<usize> {
 }
 
 /// Ends of packets from `at` on, whose headers of `n_head` bytes tell the length of what follows.
-fn packets(bytes: &[u8], at: usize, n_head: usize, n_body: fn(&[u8]) -> usize) -> Vec<usize> {
+fn packets(
+    bytes: &[u8],
+    at: usize,
+    n_head: usize,
+    n_body: fn(&[u8]) -> Option<usize>,
+) -> Vec<usize> {
     let mut ends = vec![at];
     let mut at = at;
-    while let Some(head) = bytes.get(at..at + n_head) {
-        at += n_head + n_body(head);
+    while let Some(n) = bytes.get(at..at + n_head).and_then(n_body) {
+        at += n_head + n;
         ends.push(at);
     }
     ends
