@@ -6,12 +6,14 @@ mod aedat1;
 mod aedat2;
 mod aedat3;
 pub mod aedat4;
+mod any;
 mod clock;
 mod header;
 mod nmnist;
 mod npy;
 pub mod probe;
 
+pub use any::AnyDecoder;
 pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
