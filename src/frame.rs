@@ -17,8 +17,6 @@ pub struct Window {
     pub restart: bool,
     /// What was lost since the last window.
     pub losses: Losses,
-    /// End of this window's entries in the batch's addresses and counts.
-    end: u32,
 }
 
 /// A batch of windows of one stream in compressed sparse rows: for each window its active
@@ -28,6 +26,8 @@ pub struct Window {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Frames {
     windows: Vec<Window>,
+    /// End of each window's entries in the two lists below.
+    ends: Vec<u32>,
     addresses: Vec<u32>,
     counts: Vec<u16>,
 }
@@ -56,8 +56,8 @@ impl Frames {
     /// Active addresses of window `k`, ascending, and their counts (at least 1).
     #[inline]
     pub fn active(&self, k: usize) -> (&[u32], &[u16]) {
-        let start = if k == 0 { 0 } else { self.windows[k - 1].end as usize };
-        let end = self.windows[k].end as usize;
+        let start = if k == 0 { 0 } else { self.ends[k - 1] as usize };
+        let end = self.ends[k] as usize;
         (&self.addresses[start..end], &self.counts[start..end])
     }
 
@@ -69,8 +69,8 @@ impl Frames {
     }
 
     /// Completes a window with the entries added since the last one.
-    pub fn close(&mut self, mut window: Window) {
-        window.end = self.addresses.len() as u32;
+    pub fn close(&mut self, window: Window) {
+        self.ends.push(self.addresses.len() as u32);
         self.windows.push(window);
     }
 
@@ -85,6 +85,7 @@ impl Frames {
     /// Forgets all windows, keeps the memory.
     pub fn clear(&mut self) {
         self.windows.clear();
+        self.ends.clear();
         self.addresses.clear();
         self.counts.clear();
     }

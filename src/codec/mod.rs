@@ -2,7 +2,17 @@
 //!
 //! Decoders are fed; they never read a file or a socket, and know neither views nor windows.
 
+mod aedat1;
+mod aedat2;
+mod aedat3;
 pub mod aedat4;
+mod clock;
+mod header;
+mod nmnist;
+mod npy;
+pub mod probe;
+
+pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
 use crate::event::{Event, Sensor};
@@ -156,4 +166,11 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[aedat4::FORMAT];
+pub const FORMATS: &[Format] = &[
+    aedat4::FORMAT,
+    aedat3::FORMAT,
+    aedat2::FORMAT,
+    aedat1::FORMAT,
+    nmnist::FORMAT,
+    npy::FORMAT,
+];

@@ -128,7 +128,7 @@ fn zstd_damage(code: zstd_safe::ErrorCode) -> Damage {
 pub(super) fn too_large(n_bytes: usize, max_bytes: usize) -> Damage {
     let (n_bytes, max_bytes) = (grouped(n_bytes as u64), grouped(max_bytes as u64));
     Damage::Limit(format!(
-        "claims {n_bytes} bytes, more than the {max_bytes} allowed; --max-packet-bytes raises it"
+        "claims {n_bytes} bytes, more than the {max_bytes} allowed; --max-packet raises it"
     ))
 }
 
@@ -136,7 +136,7 @@ pub(super) fn too_large(n_bytes: usize, max_bytes: usize) -> Damage {
 pub(super) fn too_large_decoded(max_bytes: usize) -> Damage {
     let max_bytes = grouped(max_bytes as u64);
     Damage::Limit(format!(
-        "decompresses to more than the {max_bytes} bytes allowed; --max-packet-bytes raises it"
+        "decompresses to more than the {max_bytes} bytes allowed; --max-packet raises it"
     ))
 }
 

@@ -1,0 +1,245 @@
+//! Flags that several commands share, and how their values are read.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
+use crate::decide::{Readout, parse_time_us};
+use crate::event::SensorSize;
+use crate::model::Card;
+use crate::view::{Crop, Orient, PolarityBit, ViewSpec};
+
+/// Which model.
+#[derive(Args, Clone)]
+pub struct ModelArgs {
+    /// Model file [default: the shipped model, built in]
+    #[arg(long, short, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Where the network runs: cpu, or cuda[:N] in a build with the feature `cuda`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub device: DeviceChoice,
+}
+
+/// Where the network runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    Cpu,
+    Cuda(usize),
+}
+
+/// How bytes become events.
+#[derive(Args, Clone)]
+pub struct DecoderArgs {
+    /// Format, where its mark or the file's name does not tell
+    #[arg(long, value_name = "NAME", value_parser = parse_format)]
+    pub format: Option<FormatName>,
+    /// Event stream of a file that holds several [default: the first]
+    #[arg(long, value_name = "N")]
+    pub stream_id: Option<i32>,
+    /// Greatest size of a packet, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = MAX_PACKET_BYTES >> 20)]
+    pub max_packet: usize,
+}
+
+/// A row of the table of formats.
+#[derive(Clone, Copy)]
+pub struct FormatName(pub &'static Format);
+
+impl DecoderArgs {
+    pub fn format(&self) -> Option<&'static Format> {
+        self.format.map(|name| name.0)
+    }
+
+    pub fn options(&self) -> DecoderOptions {
+        let max_packet_bytes = self.max_packet.clamp(1, 1 << 10) << 20;
+        DecoderOptions { stream_id: self.stream_id, max_packet_bytes }
+    }
+}
+
+/// The view: from the camera's pixels to the network's, applied in this order.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "View (default: the model's; applied in this order)")]
+pub struct ViewArgs {
+    /// Size of the recording's sensor, in place of what it says
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub sensor: Option<SensorSize>,
+    /// Which stored polarity bit means ON
+    #[arg(long)]
+    pub polarity: Option<PolarityArg>,
+    /// Pixels as stored, or turned so that the image stands upright
+    #[arg(long)]
+    pub orient: Option<OrientArg>,
+    /// Mirror the columns
+    #[arg(long)]
+    pub flip_x: bool,
+    /// Mirror the rows
+    #[arg(long)]
+    pub flip_y: bool,
+    /// Swap columns and rows
+    #[arg(long)]
+    pub transpose: bool,
+    /// Cut a part of the sensor out
+    #[arg(long, value_name = "X,Y,W,H", value_parser = parse_crop)]
+    pub crop: Option<Crop>,
+    /// Map what is left onto the model's sensor
+    #[arg(long)]
+    pub scale: bool,
+}
+
+/// A value of `--polarity`.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PolarityArg {
+    #[value(name = "on-is-0")]
+    OnIs0,
+    #[value(name = "on-is-1")]
+    OnIs1,
+}
+
+/// A value of `--orient`.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OrientArg {
+    Stored,
+    Upright,
+}
+
+impl ViewArgs {
+    /// The model's view with the flags over it, and a line for each that differs.
+    pub fn over(&self, model: &ViewSpec) -> (ViewSpec, Vec<String>) {
+        let polarity = self.polarity.map(|polarity| match polarity {
+            PolarityArg::OnIs0 => PolarityBit::OnIs0,
+            PolarityArg::OnIs1 => PolarityBit::OnIs1,
+        });
+        let orient = self.orient.map(|orient| match orient {
+            OrientArg::Stored => Orient::Stored,
+            OrientArg::Upright => Orient::Upright,
+        });
+        let view = ViewSpec {
+            sensor: self.sensor.or(model.sensor),
+            polarity: polarity.or(model.polarity),
+            orient: orient.unwrap_or(model.orient),
+            flip_x: self.flip_x || model.flip_x,
+            flip_y: self.flip_y || model.flip_y,
+            transpose: self.transpose || model.transpose,
+            crop: self.crop.or(model.crop),
+            scale: self.scale || model.scale,
+        };
+        let mut told = Vec::new();
+        let mut tell = |flag: &str, differs: bool| {
+            if differs {
+                told.push(format!("{flag} replaces the model's own view"));
+            }
+        };
+        tell("--sensor", view.sensor != model.sensor);
+        tell("--polarity", view.polarity != model.polarity);
+        tell("--orient", view.orient != model.orient);
+        tell("--flip-x", view.flip_x != model.flip_x);
+        tell("--flip-y", view.flip_y != model.flip_y);
+        tell("--transpose", view.transpose != model.transpose);
+        tell("--crop", view.crop != model.crop);
+        tell("--scale", view.scale != model.scale);
+        (view, told)
+    }
+}
+
+/// How voltages become answers.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Answers (default: the model's)")]
+pub struct AnswerArgs {
+    /// Decoding of the readout: max, last, mean, max:TIME or ema:TIME
+    #[arg(long, value_name = "READOUT")]
+    pub readout: Option<Readout>,
+    /// Below this confidence the answer is unknown
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = parse_share)]
+    pub min_confidence: f32,
+    /// Silence that ends a segment
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub gap: Option<u64>,
+    /// A window with at most so many events is quiet
+    #[arg(id = "quiet_events", long = "quiet", value_name = "N")]
+    pub quiet: Option<u32>,
+}
+
+impl AnswerArgs {
+    /// The model's card with the flags over it, and a line for each that differs.
+    pub fn over(&self, card: &Card) -> (Card, Vec<String>) {
+        let mut card = card.clone();
+        let mut told = Vec::new();
+        if let Some(readout) = self.readout.filter(|readout| *readout != card.readout) {
+            told.push(format!("--readout {readout} replaces the model's {}", card.readout));
+            card.readout = readout;
+        }
+        if let Some(gap_us) = self.gap.filter(|gap_us| *gap_us != card.gap_us) {
+            let [new, old] = [gap_us, card.gap_us].map(crate::decide::format_time_us);
+            told.push(format!("--gap {new} replaces the model's {old}"));
+            card.gap_us = gap_us;
+        }
+        if let Some(quiet) = self.quiet.filter(|quiet| *quiet != card.quiet_events) {
+            told.push(format!("--quiet {quiet} replaces the model's {}", card.quiet_events));
+            card.quiet_events = quiet;
+        }
+        (card, told)
+    }
+}
+
+/// `35x35`.
+pub fn parse_size(text: &str) -> Result<SensorSize, String> {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|n| (1..u16::MAX).contains(n));
+    text.split_once('x')
+        .and_then(|(w, h)| Some(SensorSize { width: number(w)?, height: number(h)? }))
+        .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as 346x260".to_owned())
+}
+
+/// `X,Y,W,H`.
+pub fn parse_crop(text: &str) -> Result<Crop, String> {
+    let numbers: Option<Vec<u16>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([x, y, width, height]) if *width > 0 && *height > 0 => {
+            Ok(Crop { x: *x, y: *y, width: *width, height: *height })
+        }
+        _ => Err("expected X,Y,WIDTH,HEIGHT in pixels, as 100,80,35,35".to_owned()),
+    }
+}
+
+/// `250ms` in µs.
+pub fn parse_time(text: &str) -> Result<u64, String> {
+    parse_time_us(text).ok_or_else(|| "expected a time, as 250ms, 1.5s or 500us".to_owned())
+}
+
+/// A number from 0 to 1.
+pub fn parse_share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// `max`, or sensor seconds a second.
+pub fn parse_speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed(None));
+    }
+    let speed = text.parse::<f64>().ok().filter(|speed| *speed > 0.0 && speed.is_finite());
+    speed
+        .map(|speed| Speed(Some(speed)))
+        .ok_or_else(|| "expected max, or how many times the recorded pace, as 1 or 0.5".to_owned())
+}
+
+/// A value of `--speed`.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed(pub Option<f64>);
+
+pub fn parse_format(name: &str) -> Result<FormatName, String> {
+    codec::by_name(name).map(FormatName).map_err(|error| error.to_string())
+}
+
+fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+    let index = text.strip_prefix("cuda").map(|rest| match rest.strip_prefix(':') {
+        None if rest.is_empty() => Some(0),
+        None => None,
+        Some(index) => index.parse().ok(),
+    });
+    match (text, index) {
+        ("cpu", _) => Ok(DeviceChoice::Cpu),
+        (_, Some(Some(index))) => Ok(DeviceChoice::Cuda(index)),
+        _ => Err("expected cpu, cuda or cuda:N".to_owned()),
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line: flags to calls, errors to exit codes. The door of clap.
+//!
+//! Exit codes: 0 done · 1 a recording failed or was damaged · 2 wrong use · 3 the model or the
+//! device cannot be used · 130 interrupted, after a clean end.
+
+mod args;
+mod convert;
+mod info;
+mod replay;
+mod synth;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::model::{MAX_BYTES, Model};
+use crate::sink::{SinkKind, by_name};
+use crate::source::read_bounded;
+use args::{DeviceChoice, ModelArgs};
+
+/// The shipped model.
+const SHIPPED: &[u8] = include_bytes!("../../models/poker.safetensors");
+
+const EXAMPLES: &str = "Example:
+  dvs-stream replay fixtures/deck.aedat4     a deck of cards through the built-in model";
+
+/// Streaming classifier for event cameras: recordings or live events in, running predictions of
+/// a spiking network out
+#[derive(Parser)]
+#[command(name = "dvs-stream", version, before_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Replay(Box<replay::ReplayArgs>),
+    Info(info::InfoArgs),
+    Convert(convert::ConvertArgs),
+    Synth(synth::SynthArgs),
+    /// Print shell completions
+    ///
+    /// Example: dvs-stream completions bash > ~/.local/share/bash-completion/completions/dvs-stream
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of every command.
+#[derive(Args)]
+pub struct Common {
+    /// Form of the results [default: text on a terminal, jsonl in a pipe]
+    #[arg(long, global = true, value_name = "FORM", help_heading = "Common")]
+    output: Option<OutputArg>,
+    /// No progress, notes or warnings
+    #[arg(short = 'q', global = true, help_heading = "Common")]
+    quiet: bool,
+    /// More about what happens; repeat for more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Common")]
+    verbose: u8,
+    /// Colours in text (NO_COLOR is heard)
+    #[arg(long, global = true, default_value = "auto", help_heading = "Common")]
+    color: ColorArg,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum OutputArg {
+    Text,
+    Jsonl,
+    Csv,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum ColorArg {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Common {
+    fn output(&self) -> OutputArg {
+        let natural =
+            if std::io::stdout().is_terminal() { OutputArg::Text } else { OutputArg::Jsonl };
+        self.output.unwrap_or(natural)
+    }
+
+    fn sink(&self) -> &'static SinkKind {
+        let name = match self.output() {
+            OutputArg::Text => "text",
+            OutputArg::Jsonl => "jsonl",
+            OutputArg::Csv => "csv",
+        };
+        by_name(name).unwrap_or(&crate::sink::SINKS[0])
+    }
+
+    /// Whether a person watches the answers run.
+    fn is_live_text(&self) -> bool {
+        self.output() == OutputArg::Text && std::io::stdout().is_terminal()
+    }
+
+    fn color_on_stdout(&self) -> bool {
+        match self.color {
+            ColorArg::Always => true,
+            ColorArg::Never => false,
+            ColorArg::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                std::io::stdout().is_terminal() && !refused
+            }
+        }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed standard error leaves nowhere to complain.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let common = &cli.common;
+    let done = match &cli.command {
+        Command::Replay(args) => replay::main(args, common),
+        Command::Info(args) => info::main(args, common),
+        Command::Convert(args) => convert::main(args, common),
+        Command::Synth(args) => synth::main(args, common),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut Cli::command(),
+                "dvs-stream",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| exit(2, &error, common))
+}
+
+/// Says what failed in one line (with -v the chain of causes) and gives the exit code.
+fn exit(code: u8, error: &anyhow::Error, common: &Common) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if common.verbose > 0 {
+        for cause in error.chain().skip(1) {
+            eprintln!("  because: {cause}");
+        }
+    }
+    ExitCode::from(code)
+}
+
+/// The model that was asked for; every failure is exit code 3.
+fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
+    if let DeviceChoice::Cuda(_) = args.device {
+        anyhow::bail!(
+            "--device cuda: this build runs on the CPU only (it lacks the feature `cuda`): leave \
+             the flag out"
+        );
+    }
+    match &args.model {
+        None => Model::from_bytes(SHIPPED).context("the built-in model"),
+        Some(path) => read_bounded(path, MAX_BYTES)
+            .and_then(|bytes| Model::from_bytes(&bytes))
+            .with_context(|| path.display().to_string()),
+    }
+}
+
+/// A flag that Ctrl-C or SIGTERM sets; a second one ends the program at once.
+fn interruption() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}

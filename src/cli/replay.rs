@@ -1,0 +1,178 @@
+//! `dvs-stream replay`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
+use super::{Common, exit, interruption, open_model};
+use crate::ingest::Reading;
+use crate::model::check_gap;
+use crate::progress::Progress;
+use crate::replay::{Replay, run};
+use crate::session::Rules;
+use crate::sink::{Labels, Style};
+use crate::source::is_stdin;
+use crate::window::{Origin, Partial, WindowConfig};
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream replay deck.aedat4                        running answers of the built-in model
+  dvs-stream replay --output jsonl *.aedat | jq .label
+  dvs-stream replay --speed 1 --loop 10 heart.aedat    at the recorded pace, ten times
+  dvs-stream replay --scale camera.aedat4              map a larger sensor onto the model's
+  cat heart.aedat | dvs-stream replay -                from standard input";
+
+/// Play recordings through a model and print running predictions
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct ReplayArgs {
+    /// Recordings; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Pace: max, or a multiple of the recorded one
+    #[arg(long, default_value = "max", value_parser = args::parse_speed)]
+    speed: Speed,
+    /// Passes over each recording; each restarts the network, all are one stream
+    #[arg(long = "loop", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    passes: u64,
+    /// Recordings at once, in one batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    slots: u16,
+    /// Start so long after the first event
+    #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
+    from: Option<u64>,
+    /// Stop so long after the first event
+    #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
+    to: Option<u64>,
+    /// Print each K-th window; the last always
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// Where the grid of windows starts: first (event), or a sensor time in microseconds
+    #[arg(long, value_name = "first|US", default_value = "first", value_parser = parse_origin)]
+    window_origin: OriginArg,
+    /// The last, unfinished window: keep it, or drop it as Tonic does
+    #[arg(long, default_value = "keep")]
+    partial: PartialArg,
+    /// Write every neuron's spikes, voltages and currents of every window (.npz, .safetensors)
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+#[derive(Clone, Copy)]
+struct OriginArg(Origin);
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum PartialArg {
+    Keep,
+    Drop,
+}
+
+fn parse_origin(text: &str) -> Result<OriginArg, String> {
+    if text == "first" {
+        return Ok(OriginArg(Origin::First));
+    }
+    let time = text.parse::<u64>().ok().filter(|t_us| *t_us <= crate::event::Event::MAX_T_US);
+    time.map(|t_us| OriginArg(Origin::At(t_us)))
+        .ok_or_else(|| "expected first, or a sensor time in microseconds".to_owned())
+}
+
+/// Runs the command.
+pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let model = match open_model(&args.model) {
+        Ok(model) => model,
+        Err(error) => return Ok(exit(3, &error, common)),
+    };
+    check_use(args)?;
+    let (view, mut told) = args.view.over(&model.card.view);
+    let (card, told_too) = args.answers.over(&model.card);
+    told.extend(told_too);
+    check_gap(card.gap_us, card.window_us)?;
+    let model = crate::model::Model { card, ..model };
+    for line in told.iter().filter(|_| !common.quiet) {
+        eprintln!("note: {line}");
+    }
+    let replay = Replay {
+        files: args.files.clone(),
+        reading: Reading {
+            format: args.decoder.format(),
+            decoder: args.decoder.options(),
+            view,
+            from_us: args.from.unwrap_or(0),
+            to_us: args.to,
+        },
+        window: WindowConfig {
+            sensor: model.card.sensor,
+            window_us: model.card.window_us,
+            gap_us: model.card.gap_us,
+            origin: args.window_origin.0,
+            partial: if args.partial == PartialArg::Drop { Partial::Drop } else { Partial::Keep },
+        },
+        rules: Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) },
+        speed: args.speed.0,
+        passes: args.passes,
+        n_slots: usize::from(args.slots).min(args.files.len()),
+        every: args.every,
+        live: common.is_live_text(),
+        record: args.record.clone(),
+    };
+    play(&model, &replay, common)
+}
+
+fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
+    let n_stdin = args.files.iter().filter(|path| is_stdin(path)).count();
+    if n_stdin > 1 || (n_stdin == 1 && args.passes > 1) {
+        bail!("standard input can be read once only");
+    }
+    if let Some(path) = &args.record {
+        if args.files.len() > 1 {
+            bail!("--record takes one recording at a time, {} were named", args.files.len());
+        }
+        if !crate::sink::arrays::is_known(path) {
+            bail!("--record {}: the name must end with .npz or .safetensors", path.display());
+        }
+    }
+    if args.to.is_some_and(|to| to <= args.from.unwrap_or(0)) {
+        bail!("--to must be later than --from");
+    }
+    Ok(())
+}
+
+fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow::Result<ExitCode> {
+    let sizes: Option<u64> = replay
+        .files
+        .iter()
+        .map(|path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len()))
+        .sum();
+    let progress = Progress::over_bytes(sizes.map(|n| n * replay.passes), common.quiet);
+    let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
+    let sink = (common.sink().make)(&Style { labels, color: common.color_on_stdout() });
+    let stop = interruption()?;
+    let begun = Instant::now();
+    let outcome = run(model, replay, sink, &mut std::io::stdout(), &progress, &stop)
+        .context("the replay failed");
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(exit(1, &error, common)),
+    };
+    if common.verbose > 0 || (std::io::stderr().is_terminal() && !common.quiet) {
+        let (seconds, events) = (begun.elapsed().as_secs_f64(), progress.events());
+        let rate = events as f64 / seconds * 1e-6;
+        let events = crate::error::grouped(events);
+        eprintln!("{events} events in {seconds:.3} s, {rate:.2} Mev/s");
+    }
+    let interrupted = stop.load(Ordering::Relaxed);
+    Ok(ExitCode::from(if interrupted { 130 } else { outcome as u8 }))
+}

@@ -1,0 +1,442 @@
+//! AEDAT 2.0: header lines, then a big-endian 32-bit address and 32-bit µs per event.
+//!
+//! Also what AEDAT 1.0 shares with it. Address bits of the chips come from jAER's event
+//! extractors; x and y stay as stored. Must not know which sensor a model expects.
+
+use super::clock::Unwrap32;
+use super::header::HeaderLines;
+use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
+use crate::error::{Error, Result, grouped};
+use crate::event::{Event, Polarity, Sensor, SensorSize};
+
+/// Row of [`super::FORMATS`].
+pub const FORMAT: Format = Format {
+    name: NAME,
+    title: "AEDAT 2.0 (jAER)",
+    extensions: &["aedat", "aedat2"],
+    probe,
+    plausible: |_| false,
+    decoder,
+    encoder: Some(encoder),
+};
+
+const NAME: &str = "aedat2";
+const MARK: &[u8] = b"#!AER-DAT2";
+
+fn probe(prefix: &[u8]) -> Match {
+    probe_mark(prefix, MARK)
+}
+
+/// Looks for `mark` at the start of `prefix`.
+pub(super) fn probe_mark(prefix: &[u8], mark: &[u8]) -> Match {
+    if prefix.starts_with(mark) {
+        Match::Yes
+    } else if mark.starts_with(prefix) {
+        Match::Short
+    } else {
+        Match::No
+    }
+}
+
+fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {
+    Box::new(JaerDecoder::<8>::new(NAME, '2'))
+}
+
+fn encoder(options: &EncoderOptions) -> Box<dyn Encoder> {
+    Box::new(Writer { sensor: options.sensor, chip: None, clock: Unwrap32::new(), n_events: 0 })
+}
+
+/// Where a chip's address holds x, y and polarity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    Dvs128,
+    Davis,
+}
+
+impl Layout {
+    /// Address bits that only words beside polarity events have set. DVS128: the external bit
+    /// and all that its 15 bits leave over. DAVIS: image or inertial word, external input.
+    const fn aside(self) -> u32 {
+        match self {
+            Layout::Dvs128 => 0xFFFF_8000,
+            Layout::Davis => 0x8000_0400,
+        }
+    }
+
+    #[inline(always)]
+    fn event(self, address: u32, t_us: u64) -> Event {
+        let (x, y, on) = match self {
+            Layout::Dvs128 => ((address >> 1) & 0x7F, (address >> 8) & 0x7F, address & 1 == 0),
+            Layout::Davis => {
+                ((address >> 12) & 0x3FF, (address >> 22) & 0x1FF, address & 0x800 != 0)
+            }
+        };
+        Event { t_us, x: x as u16, y: y as u16, polarity: Polarity::from_on(on) }
+    }
+
+    fn address(self, event: &Event) -> Option<u32> {
+        let (x, y) = (u32::from(event.x), u32::from(event.y));
+        let on = u32::from(event.polarity == Polarity::On);
+        match self {
+            Layout::Dvs128 if x < 128 && y < 128 => Some(y << 8 | x << 1 | (1 - on)),
+            Layout::Davis if x < 1024 && y < 512 => Some(y << 22 | x << 12 | on << 11),
+            _ => None,
+        }
+    }
+}
+
+/// A chip that a header may name.
+struct Chip {
+    /// How the last part of its Java class begins, lower case.
+    names: &'static [&'static str],
+    layout: Layout,
+    size: SensorSize,
+    /// Class that the writer names.
+    class: &'static str,
+}
+
+const fn size(width: u16, height: u16) -> SensorSize {
+    SensorSize { width, height }
+}
+
+const CHIPS: &[Chip] = &[
+    Chip {
+        names: &["dvs128", "tmpdiff128"],
+        layout: Layout::Dvs128,
+        size: size(128, 128),
+        class: "ch.unizh.ini.jaer.chip.retina.DVS128",
+    },
+    Chip {
+        names: &["davis240", "sbret10", "sbret20"],
+        layout: Layout::Davis,
+        size: size(240, 180),
+        class: "eu.seebetter.ini.chips.davis.DAVIS240C",
+    },
+    Chip {
+        names: &["davis346"],
+        layout: Layout::Davis,
+        size: size(346, 260),
+        class: "eu.seebetter.ini.chips.davis.Davis346blue",
+    },
+    Chip {
+        names: &["davis640"],
+        layout: Layout::Davis,
+        size: size(640, 480),
+        class: "eu.seebetter.ini.chips.davis.Davis640",
+    },
+];
+
+/// Decodes records of an address and 32 bits of µs, `N` bytes together: 8 in AEDAT 2.0, 6 in 1.0.
+pub(super) struct JaerDecoder<const N: usize> {
+    format: &'static str,
+    version: char,
+    header: Option<HeaderLines>,
+    layout: Layout,
+    sensor: Sensor,
+    chip_named: bool,
+    clock: Unwrap32,
+    tally: Tally,
+    n_events: u64,
+    /// Words with bits that no address of a DVS128 has.
+    n_wide: u64,
+    carry: [u8; N],
+    n_carry: usize,
+    offset: u64,
+}
+
+impl<const N: usize> JaerDecoder<N> {
+    pub(super) fn new(format: &'static str, version: char) -> Self {
+        JaerDecoder {
+            format,
+            version,
+            header: Some(HeaderLines::new(format)),
+            layout: Layout::Dvs128,
+            sensor: Sensor { size: None, mirrored_x: true, mirrored_y: true, on_is_zero: true },
+            chip_named: false,
+            clock: Unwrap32::new(),
+            tally: Tally::default(),
+            n_events: 0,
+            n_wide: 0,
+            carry: [0; N],
+            n_carry: 0,
+            offset: 0,
+        }
+    }
+
+    /// One line of the header; true after the last.
+    fn line(&mut self, line: &str) -> Result<bool> {
+        let text = line.trim_start_matches('#').trim();
+        if let Some(version) = line.strip_prefix("#!AER-DAT") {
+            self.check_version(version)?;
+        } else if let Some(class) = text.strip_prefix("AEChip:")
+            && !self.chip_named
+        {
+            self.name_chip(class.trim())?;
+        } else if let Some(words) = text.strip_prefix(SIZE_WORDS)
+            && let Some(size) = parse_size(words.trim())
+        {
+            self.sensor.size = Some(size);
+        }
+        // jAER of 2016 and later; before, the first line without '#' ends the header.
+        Ok(text.to_ascii_lowercase().contains("end of ascii header"))
+    }
+
+    fn check_version(&self, version: &str) -> Result<()> {
+        if version.starts_with(self.version) {
+            return Ok(());
+        }
+        let what = format!(
+            "the header says AEDAT {}, not {}: leave --format out, or name the right one",
+            version.escape_default(),
+            self.version
+        );
+        Err(Error::Malformed { format: self.format, offset: 0, what })
+    }
+
+    fn name_chip(&mut self, class: &str) -> Result<()> {
+        let name = class.rsplit('.').next().unwrap_or(class).to_ascii_lowercase();
+        let known = |chip: &&Chip| chip.names.iter().any(|known| name.starts_with(known));
+        let chip = CHIPS.iter().find(known).ok_or_else(|| {
+            Error::Unsupported(format!(
+                "recordings of the chip `{}` are not read; known are DVS128, DAVIS240, DAVIS346 and DAVIS640",
+                class.escape_default()
+            ))
+        })?;
+        self.chip_named = true;
+        self.layout = chip.layout;
+        self.sensor.size = Some(chip.size);
+        self.sensor.on_is_zero = chip.layout == Layout::Dvs128;
+        Ok(())
+    }
+
+    fn data(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) {
+        if self.n_carry > 0 {
+            let n = bytes.len().min(N - self.n_carry);
+            let (head, rest) = bytes.split_at(n);
+            self.carry[self.n_carry..self.n_carry + n].copy_from_slice(head);
+            self.n_carry += n;
+            bytes = rest;
+            if self.n_carry < N {
+                return;
+            }
+            self.n_carry = 0;
+            let carry = [self.carry];
+            self.records(&carry, out);
+        }
+        let (records, rest) = bytes.as_chunks::<N>();
+        self.records(records, out);
+        self.carry[..rest.len()].copy_from_slice(rest);
+        self.n_carry = rest.len();
+    }
+
+    fn records(&mut self, records: &[[u8; N]], out: &mut Vec<Event>) {
+        let n_before = out.len();
+        out.reserve(records.len());
+        match self.layout {
+            Layout::Dvs128 => self.blocks(Layout::Dvs128, records, out),
+            Layout::Davis => self.blocks(Layout::Davis, records, out),
+        }
+        self.n_events += (out.len() - n_before) as u64;
+    }
+
+    /// A block without words aside, and within the clock's quarter, has no branch per event.
+    #[inline(always)]
+    fn blocks(&mut self, layout: Layout, records: &[[u8; N]], out: &mut Vec<Event>) {
+        const BLOCK: usize = 64;
+        let rare = u64::from(layout.aside()) << 32 | u64::from(Unwrap32::QUARTER);
+        for block in records.chunks(BLOCK) {
+            let last = u64::from(self.clock.last()).to_be();
+            let seen = block.iter().fold(0, |seen, record| seen | (stored(record) ^ last));
+            if u64::from_be(seen) & rare != 0 {
+                self.one_by_one(layout, block, out);
+                continue;
+            }
+            let round_us = self.clock.round_us();
+            out.extend(block.iter().map(|record| {
+                let word = word(record);
+                layout.event((word >> 32) as u32, round_us | u64::from(word as u32))
+            }));
+            if let Some(record) = block.last() {
+                self.clock.unwrap(word(record) as u32);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn one_by_one(&mut self, layout: Layout, records: &[[u8; N]], out: &mut Vec<Event>) {
+        for record in records {
+            let word = word(record);
+            let address = (word >> 32) as u32;
+            if address & layout.aside() != 0 {
+                self.set_aside(layout, address);
+                continue;
+            }
+            out.push(layout.event(address, self.clock.unwrap(word as u32)));
+        }
+    }
+
+    fn set_aside(&mut self, layout: Layout, address: u32) {
+        self.n_wide += u64::from(layout == Layout::Dvs128 && address & 0x7FFF_0000 != 0);
+        let is_image_or_imu = layout == Layout::Davis && address >> 31 == 1;
+        match (is_image_or_imu, (address >> 10) & 3) {
+            (false, _) => self.tally.external += 1,
+            (true, 3) => self.tally.imu += 1,
+            (true, _) => self.tally.frames += 1,
+        }
+    }
+}
+
+/// Address in the upper, µs in the lower half.
+#[inline(always)]
+fn word<const N: usize>(record: &[u8; N]) -> u64 {
+    u64::from_be(stored(record))
+}
+
+/// [`word`] before its bytes are turned, which a block's check need not pay for.
+#[inline(always)]
+fn stored<const N: usize>(record: &[u8; N]) -> u64 {
+    let mut wide = [0; 8];
+    wide[8 - N..].copy_from_slice(record);
+    u64::from_ne_bytes(wide)
+}
+
+impl<const N: usize> Decoder for JaerDecoder<N> {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        self.offset += bytes.len() as u64;
+        let Some(mut header) = self.header.take() else {
+            self.data(bytes, out);
+            return Ok(Need::More);
+        };
+        match header.feed(bytes, |line| self.line(line))? {
+            None => self.header = Some(header),
+            Some(rest) => {
+                self.data(&header.take_data(), out);
+                self.data(rest, out);
+            }
+        }
+        Ok(Need::More)
+    }
+
+    fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
+        if let Some(header) = &self.header {
+            return header.finish();
+        }
+        if self.n_carry > 0 {
+            let what = format!(
+                "the last event ends after {} of {N} bytes; {} events before it were used",
+                self.n_carry,
+                grouped(self.n_events)
+            );
+            let offset = self.offset - self.n_carry as u64;
+            return Err(Error::Malformed { format: self.format, offset, what });
+        }
+        if !self.chip_named && self.n_events == 0 && self.n_wide > 0 {
+            return Err(Error::Unsupported(
+                "no address fits a DVS128, and the header names no other chip: \
+                 add its line, such as `# AEChip: eu.seebetter.ini.chips.davis.DAVIS346`"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn sensor(&self) -> Sensor {
+        self.sensor
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+/// Comment line of our own, for sizes that no chip has; other readers pass over it.
+const SIZE_WORDS: &str = "Sensor size:";
+
+pub(super) fn parse_size(text: &str) -> Option<SensorSize> {
+    let (width, height) = text.split_once('x')?;
+    let side = |text: &str| text.parse().ok().filter(|&side| side > 0);
+    Some(SensorSize { width: side(width)?, height: side(height)? })
+}
+
+/// Writes AEDAT 2.0. Sizes of known chips get their layout and `AEChip` line; smaller ones than a
+/// DVS128's get its layout, no chip and a comment; larger ones are refused.
+struct Writer {
+    sensor: Option<SensorSize>,
+    /// Layout, once the header is written.
+    chip: Option<Layout>,
+    clock: Unwrap32,
+    n_events: u64,
+}
+
+impl Writer {
+    fn header(&self, out: &mut Vec<u8>) -> Result<Layout> {
+        let chip = CHIPS.iter().find(|chip| Some(chip.size) == self.sensor);
+        let mut lines = vec![
+            "#!AER-DAT2.0".to_owned(),
+            "# This is a raw AE data file - do not edit".to_owned(),
+            "# Data format is int32 address, int32 timestamp (8 bytes total), repeated for each event"
+                .to_owned(),
+            "# Timestamps tick is 1 us".to_owned(),
+        ];
+        match (chip, self.sensor) {
+            (Some(chip), _) => lines.push(format!("# AEChip: {}", chip.class)),
+            (None, Some(size)) if size.width <= 128 && size.height <= 128 => {
+                lines.push(format!("# {SIZE_WORDS} {size}"));
+            }
+            (None, Some(size)) => return Err(no_layout(size)),
+            (None, None) => {}
+        }
+        lines.push("#End Of ASCII Header".to_owned());
+        lines.iter().for_each(|line| out.extend_from_slice(format!("{line}\r\n").as_bytes()));
+        Ok(chip.map_or(Layout::Dvs128, |chip| chip.layout))
+    }
+}
+
+fn no_layout(size: SensorSize) -> Error {
+    Error::Unsupported(format!(
+        "AEDAT 2.0 has no address layout for a sensor of {size}, only for 240x180, 346x260, 640x480 \
+         and up to 128x128: write AEDAT 4"
+    ))
+}
+
+impl Encoder for Writer {
+    fn encode(&mut self, events: &[Event], out: &mut Vec<u8>) -> Result<()> {
+        let layout = match self.chip {
+            Some(layout) => layout,
+            None => *self.chip.insert(self.header(out)?),
+        };
+        out.reserve(8 * events.len());
+        for event in events {
+            let address = layout.address(event).ok_or_else(|| {
+                Error::Unsupported(format!(
+                    "event {} at ({}, {}) does not fit the addresses of {}: write AEDAT 4",
+                    grouped(self.n_events),
+                    event.x,
+                    event.y,
+                    if layout == Layout::Dvs128 {
+                        "a DVS128 (128x128)"
+                    } else {
+                        "a DAVIS (1024x512)"
+                    }
+                ))
+            })?;
+            let low = event.t_us as u32;
+            if self.clock.unwrap(low) != event.t_us {
+                return Err(Error::Unsupported(format!(
+                    "event {} at {} µs: AEDAT 2.0 keeps 32 bits of time (71.6 minutes from 0): \
+                     write AEDAT 4, or let the times start at 0",
+                    grouped(self.n_events),
+                    grouped(event.t_us)
+                )));
+            }
+            out.extend_from_slice(&(u64::from(address) << 32 | u64::from(low)).to_be_bytes());
+            self.n_events += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Patch>> {
+        self.encode(&[], out)?;
+        Ok(None)
+    }
+}

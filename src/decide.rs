@@ -1,0 +1,430 @@
+//! From readout voltages to an answer: running readouts, silence, segments, names.
+//!
+//! Knows logits and event counts; neither networks nor streams. Everything here depends on events
+//! alone, so file, socket and batch agree.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::frame::Window;
+use crate::prediction::{Segment, Verdict};
+
+/// What the readout's voltage over a segment is turned into. Written as on the command line:
+/// `last`, `max`, `max:20ms`, `mean`, `ema:10ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Readout {
+    /// The voltage itself.
+    Last,
+    /// Its maximum since the segment began.
+    Max,
+    /// Its maximum over the last so many µs, the present window included.
+    MaxOver(u64),
+    /// Its mean over the segment.
+    Mean,
+    /// Its exponential average with this time constant in µs, from 0:
+    /// y += (1 − e^(−dt/τ))·(v − y).
+    Ema(u64),
+}
+
+/// Longest span of a sliding maximum.
+pub const MAX_READOUT_WINDOWS: u64 = 10_000;
+
+impl FromStr for Readout {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let span = |time: &str| parse_time_us(time).filter(|t_us| *t_us > 0);
+        let readout = match text.split_once(':') {
+            None => match text {
+                "last" => Some(Readout::Last),
+                "max" => Some(Readout::Max),
+                "mean" => Some(Readout::Mean),
+                _ => None,
+            },
+            Some(("max", time)) => span(time).map(Readout::MaxOver),
+            Some(("ema", time)) => span(time).map(Readout::Ema),
+            Some(_) => None,
+        };
+        readout.ok_or_else(|| {
+            Error::Mismatch(format!(
+                "no readout is called '{text}': there are last, max, mean, max:TIME and ema:TIME \
+                 (a time as 20ms, 1.5s or 500us)"
+            ))
+        })
+    }
+}
+
+impl fmt::Display for Readout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Readout::Last => write!(f, "last"),
+            Readout::Max => write!(f, "max"),
+            Readout::Mean => write!(f, "mean"),
+            Readout::MaxOver(t_us) => write!(f, "max:{}", format_time_us(*t_us)),
+            Readout::Ema(t_us) => write!(f, "ema:{}", format_time_us(*t_us)),
+        }
+    }
+}
+
+impl TryFrom<String> for Readout {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Readout> for String {
+    fn from(readout: Readout) -> String {
+        readout.to_string()
+    }
+}
+
+/// `250ms`, `1.5s` or `30us` in µs; `None` for anything else, negative or beyond 300,000 years.
+pub fn parse_time_us(text: &str) -> Option<u64> {
+    let (number, unit_us) = if let Some(number) = text.strip_suffix("us") {
+        (number, 1.0)
+    } else if let Some(number) = text.strip_suffix("ms") {
+        (number, 1e3)
+    } else {
+        (text.strip_suffix('s')?, 1e6)
+    };
+    let plain = number.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+    let t_us = number.parse::<f64>().ok().filter(|_| plain)? * unit_us;
+    (t_us.is_finite() && t_us < 9e18).then_some(t_us.round() as u64)
+}
+
+/// The shortest of `us`, `ms` and `s` that says it exactly.
+pub fn format_time_us(t_us: u64) -> String {
+    match t_us {
+        0 => "0ms".to_string(),
+        t if t.is_multiple_of(1_000_000) => format!("{}s", t / 1_000_000),
+        t if t.is_multiple_of(1000) => format!("{}ms", t / 1000),
+        t => format!("{t}us"),
+    }
+}
+
+/// A readout of one stream: logits after each window of a segment.
+#[derive(Clone, Debug)]
+pub struct RunningReadout {
+    kind: Kind,
+    n: u64,
+    logits: Vec<f32>,
+    sums: Vec<f64>,
+    history: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Last,
+    Max,
+    MaxOver { windows: usize },
+    Mean,
+    Ema { share: f32 },
+}
+
+impl RunningReadout {
+    /// For `n_classes` voltages a window of `window_us`.
+    pub fn new(readout: Readout, n_classes: usize, window_us: u64) -> Self {
+        let kind = match readout {
+            Readout::Last => Kind::Last,
+            Readout::Max => Kind::Max,
+            Readout::Mean => Kind::Mean,
+            Readout::MaxOver(t_us) => {
+                let windows = (t_us / window_us).clamp(1, MAX_READOUT_WINDOWS);
+                Kind::MaxOver { windows: windows as usize }
+            }
+            Readout::Ema(tau_us) => {
+                Kind::Ema { share: 1.0 - (-(window_us as f32) / tau_us as f32).exp() }
+            }
+        };
+        let kept = if let Kind::MaxOver { windows } = kind { windows * n_classes } else { 0 };
+        RunningReadout {
+            kind,
+            n: 0,
+            logits: vec![0.0; n_classes],
+            sums: vec![0.0; n_classes],
+            history: Vec::with_capacity(kept),
+        }
+    }
+
+    /// A segment begins.
+    pub fn reset(&mut self) {
+        self.n = 0;
+        self.logits.fill(0.0);
+        self.sums.fill(0.0);
+        self.history.clear();
+    }
+
+    /// Takes the voltages after one window and gives the logits.
+    pub fn push(&mut self, voltages: &[f32]) -> &[f32] {
+        self.n += 1;
+        match self.kind {
+            Kind::Last => self.logits.copy_from_slice(voltages),
+            Kind::Max if self.n == 1 => self.logits.copy_from_slice(voltages),
+            Kind::Max => {
+                for (logit, v) in self.logits.iter_mut().zip(voltages) {
+                    *logit = logit.max(*v);
+                }
+            }
+            Kind::MaxOver { windows } => self.slide(windows, voltages),
+            Kind::Mean => {
+                for ((logit, sum), v) in self.logits.iter_mut().zip(&mut self.sums).zip(voltages) {
+                    *sum += f64::from(*v);
+                    *logit = (*sum / self.n as f64) as f32;
+                }
+            }
+            Kind::Ema { share } => {
+                for (logit, v) in self.logits.iter_mut().zip(voltages) {
+                    *logit += share * (*v - *logit);
+                }
+            }
+        }
+        &self.logits
+    }
+
+    /// The order of the kept rows does not matter to their maximum, so they are overwritten in turn.
+    fn slide(&mut self, windows: usize, voltages: &[f32]) {
+        let n_classes = voltages.len();
+        let row = ((self.n - 1) % windows as u64) as usize * n_classes;
+        if row == self.history.len() {
+            self.history.extend_from_slice(voltages);
+        } else {
+            self.history[row..row + n_classes].copy_from_slice(voltages);
+        }
+        self.logits.fill(f32::NEG_INFINITY);
+        for row in self.history.chunks_exact(n_classes) {
+            for (logit, v) in self.logits.iter_mut().zip(row) {
+                *logit = logit.max(*v);
+            }
+        }
+    }
+}
+
+/// Class of the greatest logit (the lowest of equals) and its softmax.
+pub fn verdict(logits: &[f32]) -> (u16, f32) {
+    let mut class = 0;
+    for (k, logit) in logits.iter().enumerate() {
+        if *logit > logits[class] {
+            class = k;
+        }
+    }
+    let greatest = logits.get(class).copied().unwrap_or(0.0);
+    let sum: f32 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
+    (class as u16, 1.0 / sum.max(1.0))
+}
+
+/// What silence means: how few events make a window quiet, and how many such windows end a
+/// segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// A window with at most so many events is quiet.
+    pub quiet_events: u32,
+    /// So many quiet windows in a row end the segment.
+    pub gap_windows: u64,
+}
+
+/// What a window does to its stream's segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// The open segment ends before it.
+    pub ends: bool,
+    /// It opens a segment: network and readout start from zero.
+    pub opens: bool,
+    /// That segment is the first of its stream or clock, with no silence before it.
+    pub first: bool,
+    /// It is stepped and predicted.
+    pub steps: bool,
+}
+
+/// Where a stream stands between activity and silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    open: bool,
+    fresh: bool,
+    quiet_run: u64,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Activity { open: false, fresh: true, quiet_run: 0 }
+    }
+}
+
+impl Activity {
+    /// The next window, with its number of events; `restart` where its clock is a new one.
+    pub fn turn(&mut self, silence: &Silence, events: u32, restart: bool) -> Turn {
+        let mut ends = false;
+        if restart {
+            ends = std::mem::take(&mut self.open);
+            self.fresh = true;
+        }
+        let quiet = events <= silence.quiet_events;
+        self.quiet_run = if quiet { self.quiet_run + 1 } else { 0 };
+        if self.open && self.quiet_run >= silence.gap_windows {
+            self.open = false;
+            return Turn { ends: true, ..Turn::default() };
+        }
+        let opens = !self.open && (self.fresh || !quiet);
+        if opens {
+            self.open = true;
+            self.quiet_run = u64::from(quiet);
+        }
+        let first = opens && std::mem::take(&mut self.fresh);
+        Turn { ends, opens, first, steps: self.open }
+    }
+}
+
+/// The segment that a stream is in. Its label, end and counts are those of its last window that
+/// was not quiet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpenSegment {
+    from_us: u64,
+    windows: u64,
+    events: u64,
+    /// The average that names a segment runs over so many windows at least.
+    least_windows: u64,
+    settled: Segment,
+}
+
+impl OpenSegment {
+    /// A segment that begins at `from_us`. One that opens out of silence must hold more events
+    /// than the gap before it could have held, else a burst of noise would be named; a stream's
+    /// first (`first`) has no gap before it.
+    pub fn new(from_us: u64, first: bool, silence: &Silence) -> Self {
+        OpenSegment {
+            from_us,
+            windows: 0,
+            events: 0,
+            least_windows: if first { 1 } else { silence.gap_windows },
+            settled: Segment { from_us, to_us: from_us, ..Segment::default() },
+        }
+    }
+
+    /// Takes a stepped window with the network's answer and gives the verdict: unnamed while the
+    /// segment holds no more than `quiet_events` a window on average, or where the confidence is
+    /// below `min_confidence`.
+    pub fn push(
+        &mut self,
+        silence: &Silence,
+        min_confidence: f32,
+        window: &Window,
+        (class, confidence): (u16, f32),
+    ) -> Verdict {
+        self.windows += 1;
+        self.events += u64::from(window.events);
+        let span = self.windows.max(self.least_windows);
+        let active = self.events > span.saturating_mul(u64::from(silence.quiet_events));
+        let named = active && confidence >= min_confidence;
+        let verdict = Verdict { class: named.then_some(class), confidence };
+        if window.events > silence.quiet_events {
+            let Self { from_us, windows, events, .. } = *self;
+            let to_us = window.t_end_us;
+            self.settled = Segment { from_us, to_us, verdict, windows, events };
+        }
+        verdict
+    }
+
+    /// The segment as it is written when it ends.
+    pub fn end(self) -> Segment {
+        self.settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readouts_read_back_what_they_write() {
+        for text in ["last", "max", "mean", "max:20ms", "ema:10ms", "max:1500us", "ema:2s"] {
+            assert_eq!(text.parse::<Readout>().unwrap().to_string(), text);
+        }
+        assert_eq!("max:1.5s".parse::<Readout>().unwrap(), Readout::MaxOver(1_500_000));
+        for text in ["", "min", "max:", "max:0ms", "ema:-1ms", "ema:10", "mean:5ms", "max:1e9s"] {
+            assert!(text.parse::<Readout>().is_err(), "{text}");
+        }
+    }
+
+    /// Every readout against its definition over the whole segment.
+    #[test]
+    fn running_readouts_equal_their_definitions() {
+        let voltages: Vec<[f32; 2]> =
+            (0..40).map(|k| [(k as f32 * 0.7).sin(), -1.0 - (k as f32 * 1.3).cos()]).collect();
+        let max = |rows: &[[f32; 2]], c: usize| rows.iter().map(|r| r[c]).fold(f32::MIN, f32::max);
+        for (readout, tolerance) in [
+            (Readout::Last, 0.0),
+            (Readout::Max, 0.0),
+            (Readout::MaxOver(5000), 0.0),
+            (Readout::Mean, 1e-6),
+            (Readout::Ema(10_000), 1e-6),
+        ] {
+            let mut running = RunningReadout::new(readout, 2, 1000);
+            for segment in 0..2 {
+                running.reset();
+                for n in 1..=voltages.len() - segment {
+                    let logits = running.push(&voltages[n - 1]).to_vec();
+                    for c in 0..2 {
+                        let seen = &voltages[..n];
+                        let share = 1.0 - (-0.1f64).exp();
+                        let expected = match readout {
+                            Readout::Last => voltages[n - 1][c],
+                            Readout::Max => max(seen, c),
+                            Readout::MaxOver(_) => max(&seen[n.saturating_sub(5)..], c),
+                            Readout::Mean => seen.iter().map(|r| r[c]).sum::<f32>() / n as f32,
+                            Readout::Ema(_) => {
+                                seen.iter().fold(0.0, |y, r| y + share * (f64::from(r[c]) - y))
+                                    as f32
+                            }
+                        };
+                        assert!((logits[c] - expected).abs() <= tolerance, "{readout} {n} {c}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn verdict_is_softmax_and_ties_go_to_the_lowest() {
+        assert_eq!(verdict(&[1.0, 3.0, 3.0]).0, 1);
+        assert_eq!(verdict(&[0.0; 4]), (0, 0.25));
+        let (class, confidence) = verdict(&[0.0, 2.0f32.ln(), -1000.0]);
+        assert_eq!(class, 1);
+        assert!((confidence - 2.0 / 3.0).abs() < 1e-6);
+    }
+
+    /// `.` is a window that is not quiet, `_` a quiet one, `|` a quiet one after a restart. Out:
+    /// `o` opens, `s` steps on, `e` ends (not stepped), `E` ends and opens, `-` nothing.
+    fn check_turns(gap_windows: u64, windows: &str, expected: &str) {
+        let silence = Silence { quiet_events: 5, gap_windows };
+        let mut activity = Activity::default();
+        let turns: String = windows
+            .chars()
+            .map(|window| {
+                let events = if window == '.' { 6 } else { 5 };
+                match activity.turn(&silence, events, window == '|') {
+                    Turn { ends: true, opens: true, steps: true, .. } => 'E',
+                    Turn { ends: true, opens: false, steps: false, .. } => 'e',
+                    Turn { ends: false, opens: true, steps: true, .. } => 'o',
+                    Turn { ends: false, opens: false, steps: true, .. } => 's',
+                    Turn { ends: false, opens: false, steps: false, .. } => '-',
+                    turn => panic!("{turn:?} at {window}"),
+                }
+            })
+            .collect();
+        assert_eq!(turns, expected, "{windows} with a gap of {gap_windows}");
+    }
+
+    #[test]
+    fn silence_ends_a_segment_and_activity_opens_the_next() {
+        check_turns(2, "..._.__...", "ossssseoss");
+        check_turns(2, "__..", "oeos");
+        check_turns(3, "__.___.", "osssseo");
+        check_turns(2, ".|..", "oEss");
+        check_turns(2, ".__|__.", "oseoe-o");
+    }
+}

@@ -1,0 +1,260 @@
+//! The engine: one thread that gathers the frames of all streams and steps them in batches.
+//!
+//! `replay` and `serve` drive this same engine. It is handed whole batches over lock-free rings;
+//! channels carry only opening, ringing and making room. Knows neither files nor sockets, and
+//! what comes out goes to an [`Outlet`].
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+
+use crate::error::Result;
+use crate::frame::{Frames, SlotFrames};
+use crate::prediction::{Losses, Record, Records};
+use crate::ring::{FrameReceiver, FrameSender, Item, StreamEnd, ring};
+use crate::session::Session;
+use crate::telemetry::{EngineMeters, StreamMeters};
+
+/// Where the engine's records go.
+pub trait Outlet {
+    /// One record of a stream; the logits are empty but for predictions. `ending` marks what
+    /// the end of the stream tells: no prediction follows.
+    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], ending: bool);
+
+    /// A batch is complete. `Break` stops the engine: nobody reads any more.
+    fn flush(&mut self) -> ControlFlow<()>;
+}
+
+/// The engine is gone; whoever feeds it should stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineGone;
+
+/// Opens streams; cloned by every thread that does.
+#[derive(Clone)]
+pub struct Port {
+    streams: Sender<Opened>,
+    bell: Sender<()>,
+}
+
+/// Feeds one stream. Dropped without [`Feed::end`], the stream ends with an error.
+pub struct Feed {
+    frames: FrameSender,
+    bell: Sender<()>,
+    room: Receiver<()>,
+}
+
+struct Opened {
+    stream: String,
+    frames: FrameReceiver,
+    room: Sender<()>,
+    meters: StreamMeters,
+}
+
+impl Port {
+    /// Opens a stream; it gets a slot as soon as one is free.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub fn open(&self, stream: &str) -> std::result::Result<Feed, EngineGone> {
+        let (sender, receiver) = ring();
+        let (room_in, room) = bounded(1);
+        let stream = stream.to_owned();
+        let meters = StreamMeters::new(&stream);
+        let opened = Opened { stream, frames: receiver, room: room_in, meters };
+        self.streams.send(opened).map_err(|_| EngineGone)?;
+        Ok(Feed { frames: sender, bell: self.bell.clone(), room })
+    }
+}
+
+impl Feed {
+    /// Hands a batch on and leaves an empty one in its place; waits while the ring is full.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub fn send(&mut self, frames: &mut Frames) -> std::result::Result<(), EngineGone> {
+        let full = std::mem::replace(frames, self.frames.empty());
+        self.put(Item::Frames(full))
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub fn end(mut self, end: StreamEnd) -> std::result::Result<(), EngineGone> {
+        self.put(Item::End(end))
+    }
+
+    fn put(&mut self, mut item: Item) -> std::result::Result<(), EngineGone> {
+        loop {
+            match self.frames.try_send(item) {
+                Ok(()) => {
+                    // A full bell rings already.
+                    let _ = self.bell.try_send(());
+                    return Ok(());
+                }
+                Err(back) => item = back,
+            }
+            self.room.recv().map_err(|_| EngineGone)?;
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let _ = self.bell.try_send(());
+    }
+}
+
+/// Steps all open streams until every [`Port`] and every stream is gone.
+pub struct Engine {
+    session: Session,
+    slots: Vec<Option<Opened>>,
+    waiting: VecDeque<Opened>,
+    streams: Receiver<Opened>,
+    bell: Receiver<()>,
+    brought: Vec<SlotFrames>,
+    ended: Vec<(usize, StreamEnd)>,
+    records: Records,
+    meters: EngineMeters,
+    window_s: f64,
+}
+
+impl Engine {
+    /// An engine over the slots of `session`, and the port that opens its streams.
+    pub fn new(session: Session, window_us: u64) -> (Engine, Port) {
+        let (streams_in, streams) = unbounded();
+        let (bell_in, bell) = bounded(1);
+        let n_slots = session.n_slots();
+        let engine = Engine {
+            slots: std::iter::repeat_with(|| None).take(n_slots).collect(),
+            session,
+            waiting: VecDeque::new(),
+            streams,
+            bell,
+            brought: Vec::with_capacity(n_slots),
+            ended: Vec::with_capacity(n_slots),
+            records: Records::default(),
+            meters: EngineMeters::default(),
+            window_s: window_us as f64 * 1e-6,
+        };
+        (engine, Port { streams: streams_in, bell: bell_in })
+    }
+
+    /// Runs until all ports and streams are gone, or the outlet breaks.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn run(&mut self, outlet: &mut dyn Outlet) -> Result<()> {
+        loop {
+            let more = self.admit();
+            self.gather();
+            if self.brought.is_empty() && self.ended.is_empty() {
+                if !more && self.waiting.is_empty() && self.slots.iter().all(Option::is_none) {
+                    return Ok(());
+                }
+                self.wait(more);
+                continue;
+            }
+            self.step()?;
+            if self.deliver(outlet).is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The session, after a run.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
+    /// Gives waiting streams the free slots; says whether more may be opened.
+    fn admit(&mut self) -> bool {
+        let mut more = true;
+        loop {
+            match self.streams.try_recv() {
+                Ok(opened) => self.waiting.push_back(opened),
+                Err(error) => {
+                    more &= !error.is_disconnected();
+                    break;
+                }
+            }
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = self.waiting.pop_front();
+        }
+        self.meters.streams(self.slots.iter().flatten().count());
+        more
+    }
+
+    /// Takes one batch, or the end, of each stream that has something.
+    fn gather(&mut self) {
+        for (slot, stream) in self.slots.iter_mut().enumerate() {
+            let Some(Opened { frames, room, meters, .. }) = stream else { continue };
+            match frames.try_recv() {
+                Some(Item::Frames(batch)) => {
+                    let mut losses = Losses::default();
+                    batch.windows().iter().for_each(|window| losses += window.losses);
+                    let events = batch.windows().iter().map(|w| u64::from(w.events)).sum();
+                    meters.windows(batch.len() as u64, events, losses);
+                    self.brought.push(SlotFrames { slot, frames: batch });
+                }
+                Some(Item::End(end)) => {
+                    meters.raise_to(&end.totals);
+                    self.ended.push((slot, end));
+                }
+                None if frames.is_abandoned() => {
+                    let error = Some(("the reading thread has failed".to_owned(), None));
+                    self.ended.push((slot, StreamEnd { error, ..StreamEnd::default() }));
+                }
+                None => continue,
+            }
+            // A token that is there already says the same.
+            let _ = room.try_send(());
+        }
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        self.session.step(&self.brought, &mut self.records)?;
+        let windows: usize = self.brought.iter().map(|b| b.frames.len()).max().unwrap_or(0);
+        self.meters.stepped(begun.elapsed().as_secs_f64(), windows as f64 * self.window_s);
+        for SlotFrames { slot, frames } in self.brought.drain(..) {
+            if let Some(stream) = &mut self.slots[slot] {
+                stream.frames.recycle(frames);
+            }
+        }
+        for (slot, end) in &self.ended {
+            let error = end.error.clone();
+            let error = error.map(|(message, offset)| Record::Error { message, offset });
+            self.session.finish(*slot, end.totals, error, &mut self.records);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, outlet: &mut dyn Outlet) -> ControlFlow<()> {
+        for (slot, record, logits) in self.records.iter(self.session.n_classes()) {
+            if let Some(stream) = &self.slots[slot] {
+                let ending = self.ended.iter().any(|(ended, _)| *ended == slot);
+                outlet.record(&stream.stream, record, logits, ending);
+            }
+        }
+        self.records.clear();
+        for (slot, _) in self.ended.drain(..) {
+            self.slots[slot] = None;
+        }
+        outlet.flush()
+    }
+
+    fn wait(&mut self, more: bool) {
+        if more {
+            select! {
+                recv(self.bell) -> _ => (),
+                recv(self.streams) -> opened => self.waiting.extend(opened),
+            }
+        } else {
+            let _ = self.bell.recv();
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! LI, Norse's `LICell`: leaky integration of a leaky current, without spikes or reset. Its
+//! voltages are a classifier's running logits.
+//!
+//! Knows neither weights nor slots.
+
+use candle_core::Tensor;
+
+use super::{Cell, CellKind, Parameter, ParameterKind, Parameters, per_step};
+use crate::nn::op::level::Level;
+
+pub(super) const KIND: CellKind = CellKind {
+    name: "li",
+    parameters: &[
+        Parameter { name: "tau_mem_inv", default: 100.0, kind: ParameterKind::Rate },
+        Parameter { name: "tau_syn_inv", default: 200.0, kind: ParameterKind::Rate },
+        Parameter { name: "v_leak", default: 0.0, kind: ParameterKind::Level },
+    ],
+    variables: &["v", "i"],
+    output: 0,
+    spikes: false,
+    build: |parameters, dt_s| Box::new(Li::new(parameters, dt_s)),
+};
+
+#[derive(Clone, Copy)]
+struct Li {
+    membrane_step: f32,
+    synapse_step: f32,
+    v_leak: f32,
+}
+
+impl Li {
+    fn new(parameters: &Parameters, dt_s: f64) -> Self {
+        Li {
+            membrane_step: per_step(parameters.get("tau_mem_inv"), dt_s),
+            synapse_step: per_step(parameters.get("tau_syn_inv"), dt_s),
+            v_leak: parameters.get("v_leak") as f32,
+        }
+    }
+
+    /// (v, i) after a window whose current jumped to `jump`.
+    #[inline(always)]
+    fn neuron(&self, jump: f32, v: f32) -> (f32, f32) {
+        let v = v + self.membrane_step * ((self.v_leak - v) + jump);
+        (v, jump - self.synapse_step * jump)
+    }
+}
+
+impl Cell for Li {
+    fn step(
+        &self,
+        inputs: &Tensor,
+        recurrent: Option<&Tensor>,
+        state: &[Tensor],
+    ) -> candle_core::Result<Vec<Tensor>> {
+        let (v, i) = (&state[0], &state[1]);
+        let mut jump = (i + inputs)?;
+        if let Some(recurrent) = recurrent {
+            jump = (jump + recurrent)?;
+        }
+        let pull = (v.affine(-1.0, self.v_leak.into())? + &jump)?;
+        let v = (v + pull.affine(self.membrane_step.into(), 0.0)?)?;
+        let i = (&jump - jump.affine(self.synapse_step.into(), 0.0)?)?;
+        Ok(vec![v, i])
+    }
+
+    fn kernel(&self, level: Level, inputs: &[f32], recurrent: Option<&[f32]>, state: &mut [f32]) {
+        let cell = *self;
+        let (v, i) = state.split_at_mut(inputs.len());
+        let lanes = v.as_chunks_mut::<16>().0.iter_mut().zip(i.as_chunks_mut::<16>().0);
+        let lanes = lanes.zip(inputs.as_chunks::<16>().0);
+        match recurrent {
+            Some(recurrent) => level.run(
+                #[inline(always)]
+                || {
+                    for (((v, i), inputs), recurrent) in lanes.zip(recurrent.as_chunks::<16>().0) {
+                        for k in 0..16 {
+                            let jump = (i[k] + inputs[k]) + recurrent[k];
+                            (v[k], i[k]) = cell.neuron(jump, v[k]);
+                        }
+                    }
+                },
+            ),
+            None => level.run(
+                #[inline(always)]
+                || {
+                    for ((v, i), inputs) in lanes {
+                        for k in 0..16 {
+                            (v[k], i[k]) = cell.neuron(i[k] + inputs[k], v[k]);
+                        }
+                    }
+                },
+            ),
+        }
+    }
+}

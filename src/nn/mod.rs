@@ -1,0 +1,30 @@
+//! Networks of spiking and leaky cells: parameters, state, and the steps from frames to outputs.
+//!
+//! The only place that knows tensors and devices. Knows frames; knows no codec, no view, no clock,
+//! no labels and no file but the weights it is asked to load.
+
+mod cell;
+mod layer;
+mod network;
+mod op;
+mod state;
+mod trace;
+
+pub use cell::surrogate::superspike;
+pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
+pub use layer::{LayerSpec, LayerWeights};
+pub use network::Network;
+pub use op::level::Level;
+pub use state::{PlainState, State};
+pub use trace::{Trace, TracedVariable};
+
+/// One window of one slot that a rollout steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// Index into the rollout's slots.
+    pub slot_index: u32,
+    /// Index of the window in that slot's frames.
+    pub window: u32,
+    /// Whether the slot's state is set to zero before this window.
+    pub reset: bool,
+}

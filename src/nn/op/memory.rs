@@ -1,0 +1,117 @@
+//! Memory that the kernels work on: aligned tensors, edits of a state in place, scratch.
+//!
+//! Knows sizes, no equation.
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
+
+/// Floats in 64 bytes, the widest vector and a line of the cache.
+pub(crate) const LINE_FLOATS: usize = 16;
+
+/// `n` rounded up to whole lines.
+pub(crate) fn padded(n: usize) -> usize {
+    n.next_multiple_of(LINE_FLOATS)
+}
+
+/// A tensor \[rows, columns\] that starts on 64 bytes, as a view of a slightly larger one. `fill`
+/// is given its zeros.
+pub(crate) fn aligned(
+    (rows, columns): (usize, usize),
+    fill: impl FnOnce(&mut [f32]),
+) -> candle_core::Result<Tensor> {
+    let len = rows * columns;
+    let mut values = vec![0.0f32; len + LINE_FLOATS];
+    let start = values.as_ptr().align_offset(4 * LINE_FLOATS).min(LINE_FLOATS);
+    fill(&mut values[start..start + len]);
+    let all = values.len();
+    Tensor::from_vec(values, all, &Device::Cpu)?.narrow(0, start, len)?.reshape((rows, columns))
+}
+
+/// Runs `edit` on the values of a contiguous float32 tensor, in place.
+pub(crate) fn edit_in_place(
+    tensor: &Tensor,
+    edit: impl FnOnce(&mut [f32]),
+) -> candle_core::Result<()> {
+    tensor.inplace_op1(&Edit(RefCell::new(Some(edit))))
+}
+
+struct Edit<F>(RefCell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Edit<F> {
+    fn name(&self) -> &'static str {
+        "edit"
+    }
+
+    fn cpu_fwd(&self, values: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (values, layout.contiguous_offsets())
+        else {
+            bail!("an edit in place needs contiguous float32 values")
+        };
+        if let Some(edit) = self.0.take() {
+            edit(&mut values[start..end]);
+        }
+        Ok(())
+    }
+}
+
+/// Working memory of a state's rollouts.
+#[derive(Clone, Debug)]
+pub(crate) struct Scratch {
+    /// The widest layer's sums of inputs.
+    pub inputs: Vec<f32>,
+    /// The widest layer's sums of recurrent inputs.
+    pub recurrent: Vec<f32>,
+    /// For each layer the neurons that fired in the last window of [`Scratch::lists_are_of`].
+    pub lists: Vec<SpikeList>,
+    slot: Option<usize>,
+}
+
+/// The neurons of a layer that fired, ascending.
+#[derive(Clone, Debug)]
+pub(crate) struct SpikeList {
+    pub neurons: Vec<u32>,
+    pub len: usize,
+}
+
+impl SpikeList {
+    /// The neurons that fired.
+    pub fn spikes(&self) -> &[u32] {
+        &self.neurons[..self.len]
+    }
+}
+
+impl Scratch {
+    /// Scratch for layers of these padded widths.
+    pub fn new(widths: impl Iterator<Item = usize> + Clone) -> Self {
+        let widest = widths.clone().max().unwrap_or(0);
+        let lists = widths.map(|width| SpikeList { neurons: vec![0; width], len: 0 });
+        Scratch {
+            inputs: vec![0.0; widest],
+            recurrent: vec![0.0; widest],
+            lists: lists.collect(),
+            slot: None,
+        }
+    }
+
+    /// Whether the lists are those of a slot's row.
+    pub fn lists_are_of(&self, slot: usize) -> bool {
+        self.slot == Some(slot)
+    }
+
+    /// Says whose the lists are now.
+    pub fn set_lists_of(&mut self, slot: usize) {
+        self.slot = Some(slot);
+    }
+
+    /// Empties the lists, for a slot whose row is all zero.
+    pub fn clear_lists(&mut self, slot: usize) {
+        self.lists.iter_mut().for_each(|list| list.len = 0);
+        self.slot = Some(slot);
+    }
+
+    /// A row changed from outside: its lists are to be made anew.
+    pub fn forget_lists(&mut self) {
+        self.slot = None;
+    }
+}

@@ -1,0 +1,139 @@
+//! State: what the cells of every slot remember between windows, and nothing else.
+//!
+//! Owned by whoever steps; knows no weights.
+
+use candle_core::Tensor;
+
+use super::op::Layer;
+use super::op::memory::{Scratch, aligned, edit_in_place};
+use crate::error::{Error, Result};
+
+/// Most values that a state may hold, all slots together (1 GiB).
+pub const MAX_STATE_FLOATS: usize = 1 << 28;
+
+/// State of n slots, packed in one tensor with a row for each.
+#[derive(Debug)]
+pub struct State {
+    pub(super) rows: Tensor,
+    pub(super) scratch: Scratch,
+    variables: Vec<PackedVariable>,
+    n_slots: usize,
+    row_len: usize,
+}
+
+/// Where a variable of a layer stands in a padded row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PackedVariable {
+    start: usize,
+    neurons: usize,
+}
+
+/// State on plain tensors: for each layer its variables, each \[n, neurons\], in the cell's order.
+#[derive(Clone, Debug)]
+pub struct PlainState {
+    /// Variables by layer.
+    pub layers: Vec<Vec<Tensor>>,
+}
+
+impl State {
+    pub(super) fn zero(layers: &[Layer], row_len: usize, n_slots: usize) -> Result<State> {
+        if n_slots.checked_mul(row_len).is_none_or(|floats| floats > MAX_STATE_FLOATS) {
+            return Err(Error::Mismatch(format!(
+                "{n_slots} slots of {row_len} state values each exceed the limit of \
+                 {MAX_STATE_FLOATS} values; run fewer slots"
+            )));
+        }
+        let variables = layers.iter().flat_map(|layer| {
+            (0..layer.kind.variables.len())
+                .map(|k| PackedVariable { start: layer.variable(k).start, neurons: layer.neurons })
+        });
+        Ok(State {
+            rows: aligned((n_slots, row_len), |_| ()).map_err(failed("make a state"))?,
+            scratch: Scratch::new(layers.iter().map(|layer| layer.width)),
+            variables: variables.collect(),
+            n_slots,
+            row_len,
+        })
+    }
+
+    /// Number of slots.
+    pub fn n_slots(&self) -> usize {
+        self.n_slots
+    }
+
+    /// Length of a packed row: all variables of all layers, without padding.
+    pub fn row_len(&self) -> usize {
+        self.variables.iter().map(|variable| variable.neurons).sum()
+    }
+
+    /// Sets a slot's state to zero, as before its first window.
+    pub fn reset(&mut self, slot: usize) -> Result<()> {
+        self.edit_row(slot, |row| row.fill(0.0))
+    }
+
+    /// A slot's packed row: layer by layer, variable by variable in the cell's order.
+    pub fn row(&self, slot: usize) -> Result<Vec<f32>> {
+        self.check_slot(slot)?;
+        let padded: Vec<f32> = self
+            .rows
+            .get(slot)
+            .and_then(|row| row.to_vec1())
+            .map_err(failed("read a slot's state"))?;
+        let values = self.variables.iter().map(|v| &padded[v.start..v.start + v.neurons]);
+        Ok(values.collect::<Vec<_>>().concat())
+    }
+
+    /// Replaces a slot's state by a packed row, as [`State::row`] gives it.
+    pub fn set_row(&mut self, slot: usize, packed: &[f32]) -> Result<()> {
+        let expected = self.row_len();
+        if packed.len() != expected {
+            return Err(Error::Mismatch(format!(
+                "a slot's state has {expected} values, not {}: it comes from another network",
+                packed.len()
+            )));
+        }
+        let variables = self.variables.clone();
+        self.edit_row(slot, |row| {
+            let mut rest = packed;
+            for PackedVariable { start, neurons } in variables {
+                let (values, after) = rest.split_at(neurons);
+                row[start..start + neurons].copy_from_slice(values);
+                rest = after;
+            }
+        })
+    }
+
+    /// Whether the state is one of a network with these layers.
+    pub(super) fn fits(&self, layers: &[Layer], row_len: usize) -> bool {
+        let mut variables = self.variables.iter();
+        self.row_len == row_len
+            && layers.iter().all(|layer| {
+                (0..layer.kind.variables.len()).all(|k| {
+                    variables.next().is_some_and(|v| {
+                        (v.start, v.neurons) == (layer.variable(k).start, layer.neurons)
+                    })
+                })
+            })
+            && variables.next().is_none()
+    }
+
+    fn edit_row(&mut self, slot: usize, edit: impl FnOnce(&mut [f32])) -> Result<()> {
+        self.check_slot(slot)?;
+        self.scratch.forget_lists();
+        let at = slot * self.row_len;
+        edit_in_place(&self.rows, |rows| edit(&mut rows[at..at + self.row_len]))
+            .map_err(failed("change a slot's state"))
+    }
+
+    fn check_slot(&self, slot: usize) -> Result<()> {
+        if slot < self.n_slots {
+            return Ok(());
+        }
+        Err(Error::Mismatch(format!("there is no slot {slot}: the state has {}", self.n_slots)))
+    }
+}
+
+/// Names what a tensor operation was for.
+pub(super) fn failed(what: &'static str) -> impl FnOnce(candle_core::Error) -> Error {
+    move |source| Error::Tensor { what: format!("cannot {what}: {source}"), source: source.into() }
+}

@@ -1,0 +1,100 @@
+//! Progress on standard error: a bar on a terminal, nothing in a pipe. The door of the progress
+//! bars' library.
+
+use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indicatif::{
+    HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
+
+/// Draws a second.
+const DRAWS_PER_S: u8 = 10;
+
+/// A bar over bytes, with a rate of events and a message.
+#[derive(Clone)]
+pub struct Progress {
+    bar: ProgressBar,
+    events: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// A bar over `total_bytes` (`None`: unknown) where standard error is a terminal and `quiet`
+    /// is not asked for; else nothing is drawn.
+    pub fn over_bytes(total_bytes: Option<u64>, quiet: bool) -> Self {
+        let draw = !quiet && std::io::stderr().is_terminal();
+        let target = if draw {
+            ProgressDrawTarget::stderr_with_hz(DRAWS_PER_S)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(total_bytes, target);
+        let events = Arc::new(AtomicU64::new(0));
+        let seen = events.clone();
+        let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let events = seen.load(Ordering::Relaxed) as f64;
+            let per_s = events / state.elapsed().as_secs_f64().max(1e-3);
+            let _ = write!(out, "{:.1} Mev/s", per_s * 1e-6);
+        };
+        let read = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = match state.len() {
+                Some(len) => write!(out, "{} of {}", HumanBytes(state.pos()), HumanBytes(len)),
+                None => write!(out, "{}", HumanBytes(state.pos())),
+            };
+        };
+        let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            if state.len().is_some() {
+                let _ = write!(out, "{} left", HumanDuration(state.eta()));
+            }
+        };
+        let template = if total_bytes.is_some() {
+            "{bar:24} {read}  {rate}  {left}  {msg}"
+        } else {
+            "{spinner} {read}  {rate}  {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(
+                style.with_key("rate", rate).with_key("read", read).with_key("left", left),
+            );
+        }
+        Progress { bar, events }
+    }
+
+    /// Whether a bar is drawn.
+    pub fn is_drawn(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// So many bytes more were read, and so many events decoded from them.
+    pub fn add(&self, bytes: u64, events: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.bar.inc(bytes);
+    }
+
+    /// Events decoded so far.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// The running answer.
+    pub fn say(&self, message: String) {
+        self.bar.set_message(message);
+    }
+
+    /// A line on standard error, above the bar.
+    pub fn tell(&self, line: &str) {
+        // Where standard error is closed, there is nowhere left to complain.
+        self.aside(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
+    }
+
+    /// Runs `write` while the bar is out of the way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,144 @@
+//! `replay`: recordings through a model. It is `serve` with files for streams: reading threads
+//! feed rings, the engine steps, an outlet writes.
+
+mod player;
+mod printer;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::ingest::Reading;
+use crate::model::Model;
+use crate::nn::{Trace, TracedVariable};
+use crate::progress::Progress;
+use crate::session::{Rules, Session};
+use crate::sink::Sink;
+use crate::sink::arrays::{self, Array, Values};
+use crate::window::WindowConfig;
+
+use player::Player;
+use printer::Printer;
+
+/// What to replay, and how.
+pub struct Replay {
+    /// Recordings; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// How they are read.
+    pub reading: Reading,
+    /// How they are cut into windows.
+    pub window: WindowConfig,
+    /// How voltages become answers.
+    pub rules: Rules,
+    /// Sensor seconds a second; `None` is as fast as it goes.
+    pub speed: Option<f64>,
+    /// Passes over each recording.
+    pub passes: u64,
+    /// Recordings at once.
+    pub n_slots: usize,
+    /// Each so many-th window is printed.
+    pub every: u64,
+    /// Predictions go to the progress bar while it is drawn, not to the output.
+    pub live: bool,
+    /// Where every neuron's state after every window goes; for one recording.
+    pub record: Option<PathBuf>,
+}
+
+/// What came of it, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// All recordings were read to their end.
+    Done = 0,
+    /// A recording was damaged; its good part was used.
+    Damaged = 1,
+    /// A file is missing, or of no known format.
+    Misused = 2,
+    /// A recording does not fit the model.
+    Unfit = 3,
+}
+
+impl Outcome {
+    fn of(error: &Error) -> Outcome {
+        match error {
+            Error::Stopped => Outcome::Done,
+            Error::Malformed { .. } | Error::Limit { .. } => Outcome::Damaged,
+            Error::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => Outcome::Misused,
+                _ => Outcome::Damaged,
+            },
+            Error::Unsupported(_) => Outcome::Misused,
+            Error::Mismatch(_) | Error::Model(_) | Error::Tensor { .. } => Outcome::Unfit,
+        }
+    }
+
+    fn from_code(code: u8) -> Outcome {
+        match code {
+            0 => Outcome::Done,
+            1 => Outcome::Damaged,
+            2 => Outcome::Misused,
+            _ => Outcome::Unfit,
+        }
+    }
+}
+
+/// Replays all recordings. Records go to `out` through `sink`, diagnostics to standard error;
+/// `stop` ends every stream early, with its summary.
+///
+/// # Errors
+/// When the network fails or the record file cannot be written; a recording's own failure is an
+/// [`Outcome`].
+pub fn run(
+    model: &Model,
+    replay: &Replay,
+    sink: Box<dyn Sink>,
+    out: &mut (dyn Write + Send),
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let mut session = Session::new(model.network.clone(), replay.rules, replay.n_slots)?;
+    if replay.record.is_some() {
+        session.start_trace();
+    }
+    let (mut engine, port) = Engine::new(session, replay.window.window_us);
+    let mut printer = Printer::new(sink, out, replay, progress);
+    let (next, worst) = (AtomicUsize::new(0), AtomicU8::new(0));
+    let ran = std::thread::scope(|scope| {
+        for _ in 0..replay.n_slots.min(replay.files.len()) {
+            let (port, next, worst) = (port.clone(), &next, &worst);
+            scope.spawn(move || {
+                while let Some(path) = replay.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let player = Player { path, replay, progress, stop };
+                    let outcome = player.play(&port);
+                    worst.fetch_max(outcome as u8, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(port);
+        // Once the engine is gone, the threads that feed it end by themselves.
+        engine.run(&mut printer).map(|()| engine.into_session())
+    });
+    progress.clear();
+    let mut session = ran?;
+    let times_us = printer.finish()?;
+    if let (Some(path), Some(trace)) = (&replay.record, session.take_trace()) {
+        write_trace(path, &trace, times_us)?;
+    }
+    Ok(Outcome::from_code(worst.into_inner()))
+}
+
+fn write_trace(path: &Path, trace: &Trace, times_us: Vec<u64>) -> Result<()> {
+    let n = times_us.len();
+    let array = |variable: &TracedVariable| Array {
+        name: variable.name.clone(),
+        shape: vec![n, variable.width],
+        values: Values::F32(variable.rows.clone()),
+    };
+    let mut arrays: Vec<Array> = trace.variables().iter().map(array).collect();
+    arrays.push(Array { name: "t_us".into(), shape: vec![n], values: Values::U64(times_us) });
+    arrays::write(path, &arrays)
+}

@@ -1,0 +1,152 @@
+//! A reading thread: one recording after another through ingest into the engine's ring, at the
+//! pace that was asked for.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Outcome, Replay};
+use crate::codec::Need;
+use crate::engine::{Feed, Port};
+use crate::error::{Error, Result, grouped};
+use crate::frame::{Frames, Window};
+use crate::ingest::Ingest;
+use crate::prediction::Totals;
+use crate::progress::Progress;
+use crate::ring::StreamEnd;
+use crate::source::{Chunk, Source, is_stdin};
+
+/// A pause is cut into pieces of this length, so that an interruption is heard.
+const NAP: Duration = Duration::from_millis(20);
+
+/// One recording to be played.
+pub struct Player<'a> {
+    pub path: &'a Path,
+    pub replay: &'a Replay,
+    pub progress: &'a Progress,
+    pub stop: &'a AtomicBool,
+}
+
+impl Player<'_> {
+    /// Plays all passes as one stream.
+    pub fn play(&self, port: &Port) -> Outcome {
+        let shown = self.path.display().to_string();
+        let stream = if is_stdin(self.path) { "stdin" } else { &shown };
+        let Ok(mut feed) = port.open(stream) else { return Outcome::Done };
+        let mut ingest = Ingest::new(self.replay.reading, self.replay.window, Some(&shown));
+        let mut pacer = Pacer::new(self.replay.speed);
+        let mut played = Ok(());
+        for _ in 0..self.replay.passes {
+            played = self.pass(&mut ingest, &mut feed, &mut pacer);
+            if played.is_err() || self.stopped() {
+                break;
+            }
+        }
+        let totals = ingest.totals();
+        let error = played.as_ref().err();
+        let error = error.filter(|error| !matches!(error, Error::Stopped));
+        let told = error.map(|error| (tell(stream, error, &totals), error.offset()));
+        // Without an engine there is nobody to tell.
+        let _ = feed.end(StreamEnd { totals, error: told });
+        error.map_or(Outcome::Done, Outcome::of)
+    }
+
+    fn pass(&self, ingest: &mut Ingest, feed: &mut Feed, pacer: &mut Pacer) -> Result<()> {
+        pacer.anchor = None;
+        let mut emit = |frames: &mut Frames| pacer.send(frames, feed, self.stop);
+        let read = self.read(ingest, &mut emit);
+        let finished = ingest.finish(matches!(read, Ok(true)), &mut emit);
+        read.and(finished)
+    }
+
+    /// Says whether the recording was read to its end.
+    fn read(
+        &self,
+        ingest: &mut Ingest,
+        emit: &mut dyn FnMut(&mut Frames) -> Result<()>,
+    ) -> Result<bool> {
+        let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
+        let mut source = Source::open(self.path).map_err(failed)?;
+        let mut buffer = Vec::new();
+        let mut seen = ingest.totals().events;
+        while !self.stopped() {
+            let bytes = match source.read(&mut buffer).map_err(failed)? {
+                Chunk::Bytes(bytes) => bytes,
+                Chunk::Nothing => continue,
+                Chunk::End => return Ok(true),
+            };
+            let mut n_read = bytes.len() as u64;
+            let need = ingest.feed(bytes, emit)?;
+            if let Need::Skip(n) = need {
+                let skipped = source.skip(n).map_err(failed)?;
+                ingest.skipped(skipped);
+                n_read += skipped;
+            }
+            let events = ingest.totals().events;
+            self.progress.add(n_read, events - seen);
+            seen = events;
+            if need == Need::Nothing {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn tell(stream: &str, error: &Error, totals: &Totals) -> String {
+    let used = match totals.events {
+        0 => String::new(),
+        1 => "; 1 event before it was used".to_owned(),
+        n => format!("; {} events before it were used", grouped(n)),
+    };
+    format!("{stream}: {error}{used}")
+}
+
+/// Holds windows back until their time has come.
+struct Pacer {
+    speed: Option<f64>,
+    anchor: Option<(Instant, u64)>,
+    single: Frames,
+}
+
+impl Pacer {
+    fn new(speed: Option<f64>) -> Self {
+        Pacer { speed, anchor: None, single: Frames::default() }
+    }
+
+    fn send(&mut self, frames: &mut Frames, feed: &mut Feed, stop: &AtomicBool) -> Result<()> {
+        let Some(speed) = self.speed else {
+            return feed.send(frames).map_err(|_| Error::Stopped);
+        };
+        for k in 0..frames.len() {
+            self.wait(&frames.windows()[k], speed, stop)?;
+            self.single.copy_from(frames, k);
+            feed.send(&mut self.single).map_err(|_| Error::Stopped)?;
+        }
+        frames.clear();
+        Ok(())
+    }
+
+    /// A window leaves at its end; the first one of a clock sets the time.
+    fn wait(&mut self, window: &Window, speed: f64, stop: &AtomicBool) -> Result<()> {
+        let begins = (Instant::now(), window.t_start_us);
+        let anchor = self.anchor.filter(|_| !window.restart);
+        let (begun, begun_us) = *self.anchor.insert(anchor.unwrap_or(begins));
+        let ahead_s = window.t_end_us.saturating_sub(begun_us) as f64 * 1e-6 / speed;
+        let due = Duration::try_from_secs_f64(ahead_s).unwrap_or(Duration::MAX);
+        loop {
+            let left = due.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            std::thread::sleep(left.min(NAP));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The outlet of `replay`: records to standard output, errors and warnings to standard error.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
+
+use super::Replay;
+use crate::engine::Outlet;
+use crate::error::{Error, Result};
+use crate::prediction::{Record, Summary};
+use crate::progress::Progress;
+use crate::sink::Sink;
+
+/// More than one event in so many outside the sensor is worth a warning.
+const OUTSIDE_SHARE: u64 = 100;
+
+/// Formats records and writes them, a batch at a time.
+pub struct Printer<'a> {
+    sink: Box<dyn Sink>,
+    out: &'a mut (dyn Write + Send),
+    replay: &'a Replay,
+    progress: &'a Progress,
+    buffer: Vec<u8>,
+    /// Each stream's last prediction, where `--every` left it out.
+    held: HashMap<String, Vec<u8>>,
+    running: Vec<u8>,
+    times_us: Vec<u64>,
+    failed: Option<std::io::Error>,
+}
+
+impl<'a> Printer<'a> {
+    pub fn new(
+        mut sink: Box<dyn Sink>,
+        out: &'a mut (dyn Write + Send),
+        replay: &'a Replay,
+        progress: &'a Progress,
+    ) -> Self {
+        let mut buffer = Vec::new();
+        sink.begin(&mut buffer);
+        let (held, running, times_us) = Default::default();
+        Printer { sink, out, replay, progress, buffer, held, running, times_us, failed: None }
+    }
+
+    /// The times of all windows where a record was asked for.
+    ///
+    /// # Errors
+    /// When the output could not be written; that its reader has gone is no error.
+    pub fn finish(mut self) -> Result<Vec<u64>> {
+        let _ = self.flush();
+        match self.failed {
+            Some(source) if source.kind() != ErrorKind::BrokenPipe => {
+                Err(Error::Io { what: "cannot write the results".to_owned(), source })
+            }
+            _ => Ok(self.times_us),
+        }
+    }
+
+    fn prediction(&mut self, stream: &str, record: &Record, logits: &[f32]) {
+        let Record::Prediction(prediction) = record else { return };
+        if self.replay.record.is_some() {
+            self.times_us.push(prediction.t_us);
+        }
+        if self.replay.live && self.progress.is_drawn() {
+            self.running.clear();
+            self.sink.record(stream, record, logits, &mut self.running);
+            return;
+        }
+        if (prediction.window + 1).is_multiple_of(self.replay.every) {
+            self.held.remove(stream);
+            self.sink.record(stream, record, logits, &mut self.buffer);
+        } else {
+            let held = self.held.entry(stream.to_owned()).or_default();
+            held.clear();
+            self.sink.record(stream, record, logits, held);
+        }
+    }
+
+    fn warn_outside(&self, stream: &str, summary: &Summary) {
+        let (outside, events) = (summary.totals.losses.outside, summary.totals.events);
+        if outside > 0 && outside * OUTSIDE_SHARE > events {
+            let percent = 100.0 * outside as f64 / events as f64;
+            self.progress.tell(&format!(
+                "warning: {stream}: {percent:.1} % of its events lie outside the model's sensor: \
+                 --crop X,Y,W,H or --sensor WxH --scale bring them in"
+            ));
+        }
+    }
+}
+
+impl Outlet for Printer<'_> {
+    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], ending: bool) {
+        if ending && let Some(held) = self.held.remove(stream) {
+            self.buffer.extend(held);
+        }
+        match record {
+            Record::Prediction(_) => return self.prediction(stream, record, logits),
+            Record::Error { message, .. } => self.progress.tell(&format!("error: {message}")),
+            Record::Summary(summary) => self.warn_outside(stream, summary),
+            Record::Segment(_) => (),
+        }
+        self.sink.record(stream, record, logits, &mut self.buffer);
+    }
+
+    fn flush(&mut self) -> ControlFlow<()> {
+        if !self.running.is_empty() {
+            self.progress.say(String::from_utf8_lossy(&self.running).trim_end().to_owned());
+            self.running.clear();
+        }
+        if self.buffer.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let (out, buffer) = (&mut *self.out, &self.buffer);
+        let written = self.progress.aside(|| out.write_all(buffer).and_then(|()| out.flush()));
+        self.buffer.clear();
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The ring between ingest and engine: batches of frames go one way, empty ones come back, so
+//! that a running stream allocates nothing. Lock-free, one producer, one consumer.
+//!
+//! Knows frames and ends of streams; neither threads nor who waits for whom.
+
+use ringbuf::traits::{Consumer, Observer, Producer, Split};
+use ringbuf::{HeapCons, HeapProd, HeapRb};
+
+use crate::frame::Frames;
+use crate::prediction::Totals;
+
+/// Batches that a ring holds; each is bounded by [`crate::window::is_full`].
+pub const CAPACITY: usize = 8;
+
+/// What travels through the ring.
+#[derive(Debug)]
+pub enum Item {
+    /// Windows, in time.
+    Frames(Frames),
+    /// The stream has ended; nothing follows.
+    End(StreamEnd),
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamEnd {
+    /// What was counted over the whole stream.
+    pub totals: Totals,
+    /// Why it ended early: a line for people, and the byte offset where it is known.
+    pub error: Option<(String, Option<u64>)>,
+}
+
+/// The end that ingest holds.
+pub struct FrameSender {
+    items: HeapProd<Item>,
+    empties: HeapCons<Frames>,
+}
+
+/// The end that the engine holds.
+pub struct FrameReceiver {
+    items: HeapCons<Item>,
+    empties: HeapProd<Frames>,
+}
+
+/// A ring for one stream.
+pub fn ring() -> (FrameSender, FrameReceiver) {
+    let (items_in, items_out) = HeapRb::new(CAPACITY).split();
+    let (empties_in, empties_out) = HeapRb::new(CAPACITY + 2).split();
+    (
+        FrameSender { items: items_in, empties: empties_out },
+        FrameReceiver { items: items_out, empties: empties_in },
+    )
+}
+
+impl FrameSender {
+    /// Passes an item on, or gives it back where the ring is full.
+    ///
+    /// # Errors
+    /// The item, when there is no room.
+    #[allow(clippy::result_large_err)]
+    pub fn try_send(&mut self, item: Item) -> Result<(), Item> {
+        self.items.try_push(item)
+    }
+
+    /// An empty batch: one that came back, else a new one.
+    pub fn empty(&mut self) -> Frames {
+        self.empties.try_pop().unwrap_or_default()
+    }
+}
+
+impl FrameReceiver {
+    /// The next item, if there is one.
+    pub fn try_recv(&mut self) -> Option<Item> {
+        self.items.try_pop()
+    }
+
+    /// Hands a used batch back for reuse.
+    pub fn recycle(&mut self, mut frames: Frames) {
+        frames.clear();
+        // A full ring of empties means that this batch is one too many: it is dropped.
+        let _ = self.empties.try_push(frames);
+    }
+
+    /// Whether the sender is gone and nothing is left, although no end was sent.
+    pub fn is_abandoned(&self) -> bool {
+        !self.items.write_is_held() && self.items.is_empty()
+    }
+}

@@ -1,0 +1,216 @@
+//! A session: one network, n slots of state, and for each slot its readout and segment.
+//!
+//! Frames in, records out; a function of the frames alone. Knows no file, thread, ring or clock.
+
+use std::sync::Arc;
+
+use crate::decide::{Activity, OpenSegment, Readout, RunningReadout, Silence, Turn, verdict};
+use crate::error::Result;
+use crate::frame::{SlotFrames, Window};
+use crate::model::Model;
+use crate::nn::{Network, PlannedStep, State, Trace};
+use crate::prediction::{Losses, Prediction, Record, Records, Summary, Totals, Verdict};
+use crate::window::gap_windows;
+
+/// How voltages become answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// The running readout.
+    pub readout: Readout,
+    /// What ends a segment.
+    pub silence: Silence,
+    /// Below this confidence an answer is not named.
+    pub min_confidence: f32,
+    /// Length of a window in µs.
+    pub window_us: u64,
+}
+
+impl Rules {
+    /// The model's own.
+    pub fn of(model: &Model) -> Self {
+        let card = &model.card;
+        Rules {
+            readout: card.readout,
+            silence: Silence {
+                quiet_events: card.quiet_events,
+                gap_windows: gap_windows(card.gap_us, card.window_us),
+            },
+            min_confidence: 0.0,
+            window_us: card.window_us,
+        }
+    }
+}
+
+/// n streams stepped together; each depends on its own frames alone.
+pub struct Session {
+    network: Arc<Network>,
+    rules: Rules,
+    state: State,
+    slots: Vec<Slot>,
+    plan: Vec<PlannedStep>,
+    turns: Vec<Turn>,
+    voltages: Vec<f32>,
+    trace: Option<Trace>,
+}
+
+struct Slot {
+    activity: Activity,
+    readout: RunningReadout,
+    segment: Option<OpenSegment>,
+    verdict: Verdict,
+    windows: u64,
+    segments: u64,
+    losses: Losses,
+}
+
+impl Session {
+    /// A session of `n_slots` streams that have not begun.
+    ///
+    /// # Errors
+    /// When the state cannot be allocated.
+    pub fn new(network: Arc<Network>, rules: Rules, n_slots: usize) -> Result<Self> {
+        let state = network.zero_state(n_slots)?;
+        let slot = || Slot::new(&rules, network.outputs());
+        let slots = std::iter::repeat_with(slot).take(n_slots).collect();
+        let (plan, turns, voltages) = Default::default();
+        Ok(Session { network, rules, state, slots, plan, turns, voltages, trace: None })
+    }
+
+    /// Number of slots.
+    pub fn n_slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Number of classes, which is the number of logits of a prediction.
+    pub fn n_classes(&self) -> usize {
+        self.network.outputs()
+    }
+
+    /// Keeps every neuron's state after every stepped window from now on.
+    pub fn start_trace(&mut self) {
+        self.trace = Some(self.network.trace());
+    }
+
+    /// What was kept since [`Session::start_trace`], a row for each prediction.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
+    /// Steps the windows that each slot brings, appends what they tell.
+    ///
+    /// # Errors
+    /// When the tensor library fails; the model's checks leave no other cause.
+    pub fn step(&mut self, brought: &[SlotFrames], out: &mut Records) -> Result<()> {
+        self.plan_turns(brought);
+        self.voltages.clear();
+        if !self.plan.is_empty() {
+            let trace = self.trace.as_mut();
+            self.network.rollout(
+                &mut self.state,
+                brought,
+                &self.plan,
+                &mut self.voltages,
+                trace,
+            )?;
+        }
+        let mut turns = self.turns.iter();
+        let mut voltages = self.voltages.chunks_exact(self.network.outputs());
+        for SlotFrames { slot, frames } in brought {
+            for (window, turn) in frames.windows().iter().zip(&mut turns) {
+                let stepped = if turn.steps { voltages.next() } else { None };
+                self.slots[*slot].take(*slot, &self.rules, window, *turn, stepped, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream of a slot has ended: its last segment, its error, its summary. The slot is
+    /// then as new.
+    pub fn finish(
+        &mut self,
+        slot: usize,
+        totals: Totals,
+        error: Option<Record>,
+        out: &mut Records,
+    ) {
+        let fresh = Slot::new(&self.rules, self.network.outputs());
+        let mut ended = std::mem::replace(&mut self.slots[slot], fresh);
+        ended.end_segment(slot, out);
+        if let Some(error) = error {
+            out.push(slot, error);
+        }
+        let Slot { verdict, windows, segments, .. } = ended;
+        out.push(slot, Record::Summary(Summary { verdict, windows, segments, totals }));
+    }
+
+    fn plan_turns(&mut self, brought: &[SlotFrames]) {
+        self.plan.clear();
+        self.turns.clear();
+        for (slot_index, SlotFrames { slot, frames }) in brought.iter().enumerate() {
+            let activity = &mut self.slots[*slot].activity;
+            for (k, window) in frames.windows().iter().enumerate() {
+                let turn = activity.turn(&self.rules.silence, window.events, window.restart);
+                if turn.steps {
+                    let (slot_index, window) = (slot_index as u32, k as u32);
+                    self.plan.push(PlannedStep { slot_index, window, reset: turn.opens });
+                }
+                self.turns.push(turn);
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn new(rules: &Rules, n_classes: usize) -> Self {
+        Slot {
+            activity: Activity::default(),
+            readout: RunningReadout::new(rules.readout, n_classes, rules.window_us),
+            segment: None,
+            verdict: Verdict::default(),
+            windows: 0,
+            segments: 0,
+            losses: Losses::default(),
+        }
+    }
+
+    fn take(
+        &mut self,
+        slot: usize,
+        rules: &Rules,
+        window: &Window,
+        turn: Turn,
+        voltages: Option<&[f32]>,
+        out: &mut Records,
+    ) {
+        self.losses += window.losses;
+        if turn.ends {
+            self.end_segment(slot, out);
+        }
+        if turn.opens {
+            self.readout.reset();
+        }
+        let Some(voltages) = voltages else { return };
+        let logits = self.readout.push(voltages);
+        let open = || OpenSegment::new(window.t_start_us, turn.first, &rules.silence);
+        let segment = self.segment.get_or_insert_with(open);
+        let answer = verdict(logits);
+        let prediction = Prediction {
+            window: self.windows,
+            t_us: window.t_end_us,
+            events: window.events,
+            verdict: segment.push(&rules.silence, rules.min_confidence, window, answer),
+            losses: std::mem::take(&mut self.losses),
+        };
+        self.windows += 1;
+        out.push_prediction(slot, prediction, logits);
+    }
+
+    fn end_segment(&mut self, slot: usize, out: &mut Records) {
+        if let Some(segment) = self.segment.take() {
+            let segment = segment.end();
+            self.verdict = segment.verdict;
+            self.segments += 1;
+            out.push(slot, Record::Segment(segment));
+        }
+    }
+}

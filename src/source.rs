@@ -1,0 +1,127 @@
+//! Where a recording's bytes come from: a file that can seek, or standard input or a pipe that
+//! cannot, read on a thread of its own so that an interruption is heard.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// Bytes read at once.
+pub const CHUNK_BYTES: usize = 256 << 10;
+/// How often a silent pipe is left to see whether to stop.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// An open source.
+pub enum Source {
+    /// A regular file.
+    File { file: File, position: u64, length: u64 },
+    /// Chunks that a thread reads.
+    Pipe(Receiver<io::Result<Vec<u8>>>),
+}
+
+/// What a read gave.
+pub enum Chunk<'a> {
+    /// Bytes, never none.
+    Bytes(&'a [u8]),
+    /// Nothing yet; ask again.
+    Nothing,
+    /// The end.
+    End,
+}
+
+/// Whether this path means standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+impl Source {
+    /// Opens a path; `-` is standard input.
+    pub fn open(path: &Path) -> io::Result<Source> {
+        if is_stdin(path) {
+            return Ok(Source::pipe(|| Ok(Box::new(io::stdin()))));
+        }
+        let metadata = std::fs::metadata(path)?;
+        if metadata.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "it is a directory; name the recordings in it",
+            ));
+        }
+        if metadata.is_file() {
+            let file = File::open(path)?;
+            return Ok(Source::File { file, position: 0, length: metadata.len() });
+        }
+        let path: PathBuf = path.to_owned();
+        Ok(Source::pipe(move || Ok(Box::new(File::open(path)?))))
+    }
+
+    fn pipe(open: impl FnOnce() -> io::Result<Box<dyn Read>> + Send + 'static) -> Source {
+        let (chunks, received) = sync_channel(2);
+        std::thread::spawn(move || {
+            let mut reader = match open() {
+                Ok(reader) => reader,
+                Err(error) => return drop(chunks.send(Err(error))),
+            };
+            let mut buffer = vec![0; CHUNK_BYTES];
+            loop {
+                let chunk = match reader.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(n) => Ok(buffer[..n].to_vec()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let failed = chunk.is_err();
+                if chunks.send(chunk).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Source::Pipe(received)
+    }
+
+    /// The next bytes; `buffer` keeps its memory between calls.
+    pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> io::Result<Chunk<'a>> {
+        match self {
+            Source::File { file, position, .. } => {
+                buffer.resize(CHUNK_BYTES, 0);
+                let n = file.read(buffer)?;
+                *position += n as u64;
+                Ok(if n == 0 { Chunk::End } else { Chunk::Bytes(&buffer[..n]) })
+            }
+            Source::Pipe(chunks) => match chunks.recv_timeout(PATIENCE) {
+                Ok(chunk) => {
+                    *buffer = chunk?;
+                    Ok(Chunk::Bytes(buffer))
+                }
+                Err(RecvTimeoutError::Timeout) => Ok(Chunk::Nothing),
+                Err(RecvTimeoutError::Disconnected) => Ok(Chunk::End),
+            },
+        }
+    }
+
+    /// Passes over up to `n` bytes where that costs nothing; gives how many.
+    pub fn skip(&mut self, n: u64) -> io::Result<u64> {
+        let Source::File { file, position, length } = self else { return Ok(0) };
+        let n = n.min(length.saturating_sub(*position));
+        *position = file.seek(SeekFrom::Start(*position + n))?;
+        Ok(n)
+    }
+}
+
+/// A whole file of at most `max_bytes`.
+///
+/// # Errors
+/// When it cannot be read or is larger.
+pub fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(Error::Unsupported(format!("it is larger than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}

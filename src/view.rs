@@ -1,0 +1,285 @@
+//! The view: maps a recording's pixels onto the model's sensor, or says that they lie outside.
+//!
+//! Polarity, orientation, flips, crop and scale are part of what a network was trained on, so they
+//! travel with the model. Knows events only; neither formats nor windows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Sensor, SensorSize};
+
+/// Which value of the stored polarity bit means `On`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolarityBit {
+    /// A stored 0 is `On`.
+    OnIs0,
+    /// A stored 1 is `On`.
+    OnIs1,
+}
+
+/// Which way up the image is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Orient {
+    /// Columns and rows as the recording stores them.
+    #[default]
+    Stored,
+    /// The chip's origin turned to the image's upper left corner.
+    Upright,
+}
+
+/// A rectangle of pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crop {
+    /// First column.
+    pub x: u16,
+    /// First row.
+    pub y: u16,
+    /// Columns, at least 1.
+    pub width: u16,
+    /// Rows, at least 1.
+    pub height: u16,
+}
+
+/// What a user asks of a view; applied in the order of the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewSpec {
+    /// Size of the recording's sensor, in place of what the recording says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensor: Option<SensorSize>,
+    /// Meaning of the stored polarity bit; the format's own where none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polarity: Option<PolarityBit>,
+    /// Which way up.
+    pub orient: Orient,
+    /// Mirror the columns.
+    pub flip_x: bool,
+    /// Mirror the rows.
+    pub flip_y: bool,
+    /// Swap columns and rows.
+    pub transpose: bool,
+    /// Keep only this part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Crop>,
+    /// Map what is left onto the model's sensor: x' = ⌊x·W_model / W⌋.
+    pub scale: bool,
+}
+
+/// A view settled for one recording and one model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    invert: bool,
+    pixels: Option<Tables>,
+}
+
+/// Where each stored coordinate goes; [`Event::OUTSIDE`] where it has no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tables {
+    transpose: bool,
+    columns: Vec<u16>,
+    rows: Vec<u16>,
+}
+
+impl View {
+    /// Settles what a user asked against what the recording says and the model needs. A recording
+    /// that names no size is taken to have the model's.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where the view's result has another size than the model's sensor, or
+    /// the crop lies outside the recording's.
+    pub fn new(spec: &ViewSpec, sensor: &Sensor, model: SensorSize) -> Result<View> {
+        let known = spec.sensor.or(sensor.size);
+        let taken = if spec.transpose { transposed(model) } else { model };
+        let stored = known.unwrap_or(taken);
+        let seen = if spec.transpose { transposed(stored) } else { stored };
+        let upright = spec.orient == Orient::Upright;
+        let mut mirror_columns = (upright && sensor.mirrored_x) != spec.flip_x;
+        let mut mirror_rows = (upright && sensor.mirrored_y) != spec.flip_y;
+        if spec.transpose {
+            std::mem::swap(&mut mirror_columns, &mut mirror_rows);
+        }
+        let crop = settle_crop(spec.crop, seen, known.is_some())?;
+        let size = SensorSize { width: crop.width, height: crop.height };
+        let scale = spec.scale && (known.is_some() || spec.crop.is_some());
+        if size != model && !scale {
+            return Err(mismatch(known, size, model));
+        }
+        let columns = Axis {
+            stored: seen.width,
+            mirror: mirror_columns,
+            from: crop.x,
+            kept: crop.width,
+            onto: model.width,
+        };
+        let rows = Axis {
+            stored: seen.height,
+            mirror: mirror_rows,
+            from: crop.y,
+            kept: crop.height,
+            onto: model.height,
+        };
+        let same = !spec.transpose && columns.is_identity() && rows.is_identity();
+        let tables =
+            || Tables { transpose: spec.transpose, columns: columns.table(), rows: rows.table() };
+        let stored_bit = if sensor.on_is_zero { PolarityBit::OnIs0 } else { PolarityBit::OnIs1 };
+        Ok(View {
+            invert: spec.polarity.is_some_and(|bit| bit != stored_bit),
+            pixels: (!same).then(tables),
+        })
+    }
+
+    /// Maps events in place. One without a place on the model's sensor keeps its time and gets
+    /// the coordinates [`Event::OUTSIDE`].
+    pub fn apply(&self, events: &mut [Event]) {
+        if self.invert {
+            for event in events.iter_mut() {
+                event.polarity = event.polarity.inverted();
+            }
+        }
+        let Some(tables) = &self.pixels else { return };
+        for event in events {
+            let (x, y) = if tables.transpose { (event.y, event.x) } else { (event.x, event.y) };
+            let place = |table: &[u16], k: u16| {
+                table.get(usize::from(k)).copied().unwrap_or(Event::OUTSIDE)
+            };
+            (event.x, event.y) = (place(&tables.columns, x), place(&tables.rows, y));
+        }
+    }
+}
+
+/// One direction of the view, from the stored (or transposed) coordinate on.
+struct Axis {
+    stored: u16,
+    mirror: bool,
+    from: u16,
+    kept: u16,
+    onto: u16,
+}
+
+impl Axis {
+    fn is_identity(&self) -> bool {
+        !self.mirror && self.from == 0 && self.kept == self.stored && self.kept == self.onto
+    }
+
+    fn table(&self) -> Vec<u16> {
+        let place = |stored: u16| {
+            let turned = if self.mirror { self.stored - 1 - stored } else { stored };
+            let cut = turned.checked_sub(self.from).filter(|k| *k < self.kept)?;
+            Some((u32::from(cut) * u32::from(self.onto) / u32::from(self.kept)) as u16)
+        };
+        (0..self.stored).map(|k| place(k).unwrap_or(Event::OUTSIDE)).collect()
+    }
+}
+
+fn transposed(size: SensorSize) -> SensorSize {
+    SensorSize { width: size.height, height: size.width }
+}
+
+fn settle_crop(crop: Option<Crop>, seen: SensorSize, known: bool) -> Result<Crop> {
+    let Some(crop) = crop else {
+        return Ok(Crop { x: 0, y: 0, width: seen.width, height: seen.height });
+    };
+    let fits = |from: u16, kept: u16, of: u16| u32::from(from) + u32::from(kept) <= u32::from(of);
+    if known && !(fits(crop.x, crop.width, seen.width) && fits(crop.y, crop.height, seen.height)) {
+        return Err(Error::Mismatch(format!(
+            "the crop {},{},{},{} reaches beyond the recording's sensor of {seen} pixels",
+            crop.x, crop.y, crop.width, crop.height
+        )));
+    }
+    Ok(crop)
+}
+
+fn mismatch(known: Option<SensorSize>, left: SensorSize, model: SensorSize) -> Error {
+    let what = match known {
+        Some(size) if size == left => format!("the recording's sensor has {size} pixels"),
+        _ => format!("the view leaves {left} pixels"),
+    };
+    Error::Mismatch(format!(
+        "{what}, the model's {model}: cut a part of that size out with \
+         --crop X,Y,{},{}, or map all of it with --scale",
+        model.width, model.height
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Polarity;
+
+    const MODEL: SensorSize = SensorSize { width: 4, height: 3 };
+
+    fn sensor(size: Option<(u16, u16)>) -> Sensor {
+        Sensor {
+            size: size.map(|(width, height)| SensorSize { width, height }),
+            mirrored_x: true,
+            mirrored_y: true,
+            on_is_zero: true,
+        }
+    }
+
+    fn check(spec: ViewSpec, size: Option<(u16, u16)>, cases: &[((u16, u16), Option<(u16, u16)>)]) {
+        let view = View::new(&spec, &sensor(size), MODEL).unwrap();
+        for ((x, y), expected) in cases {
+            let mut events = [Event { t_us: 1, x: *x, y: *y, polarity: Polarity::On }];
+            view.apply(&mut events);
+            let event = events[0];
+            let inside = event.x < MODEL.width && event.y < MODEL.height;
+            assert_eq!(inside.then_some((event.x, event.y)), *expected, "{spec:?} at {x},{y}");
+            assert_eq!(event.t_us, 1);
+        }
+    }
+
+    #[test]
+    fn each_step_moves_pixels_where_it_says() {
+        let none = ViewSpec::default();
+        check(none, None, &[((0, 0), Some((0, 0))), ((3, 2), Some((3, 2))), ((4, 0), None)]);
+        let upright = ViewSpec { orient: Orient::Upright, ..none };
+        check(upright, None, &[((0, 0), Some((3, 2))), ((3, 1), Some((0, 1)))]);
+        let unflipped = ViewSpec { orient: Orient::Upright, flip_x: true, ..none };
+        check(unflipped, None, &[((0, 0), Some((0, 2)))]);
+        let flip_y = ViewSpec { flip_y: true, ..none };
+        check(flip_y, Some((4, 3)), &[((1, 0), Some((1, 2))), ((1, 3), None)]);
+        let transpose = ViewSpec { transpose: true, ..none };
+        check(transpose, Some((3, 4)), &[((2, 3), Some((3, 2))), ((0, 1), Some((1, 0)))]);
+        let turned = ViewSpec { transpose: true, flip_x: true, ..none };
+        check(turned, Some((3, 4)), &[((0, 3), Some((3, 2)))]);
+        let crop = ViewSpec { crop: Some(Crop { x: 10, y: 5, width: 4, height: 3 }), ..none };
+        check(crop, Some((20, 9)), &[((10, 5), Some((0, 0))), ((13, 7), Some((3, 2)))]);
+        check(crop, Some((20, 9)), &[((9, 5), None), ((14, 5), None), ((10, 8), None)]);
+    }
+
+    #[test]
+    fn scale_is_the_floor_of_the_ratio() {
+        let scale = ViewSpec { scale: true, ..ViewSpec::default() };
+        check(scale, Some((10, 30)), &[((0, 0), Some((0, 0))), ((9, 29), Some((3, 2)))]);
+        check(scale, Some((10, 30)), &[((2, 9), Some((0, 0))), ((3, 10), Some((1, 1)))]);
+        check(scale, None, &[((3, 2), Some((3, 2))), ((9, 0), None)]);
+    }
+
+    #[test]
+    fn polarity_inverts_only_against_the_stored_meaning() {
+        for (bit, expected) in
+            [(PolarityBit::OnIs0, Polarity::On), (PolarityBit::OnIs1, Polarity::Off)]
+        {
+            let spec = ViewSpec { polarity: Some(bit), ..ViewSpec::default() };
+            let view = View::new(&spec, &sensor(None), MODEL).unwrap();
+            let mut events = [Event { t_us: 0, x: 0, y: 0, polarity: Polarity::On }];
+            view.apply(&mut events);
+            assert_eq!(events[0].polarity, expected);
+        }
+    }
+
+    #[test]
+    fn another_size_is_refused_with_both_sizes_and_the_way_out() {
+        let error = View::new(&ViewSpec::default(), &sensor(Some((346, 260))), MODEL);
+        let text = error.unwrap_err().to_string();
+        for part in ["346x260", "4x3", "--crop X,Y,4,3", "--scale"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let crop = Crop { x: 340, y: 0, width: 10, height: 10 };
+        let spec = ViewSpec { crop: Some(crop), scale: true, ..ViewSpec::default() };
+        assert!(View::new(&spec, &sensor(Some((346, 260))), MODEL).is_err());
+    }
+}
