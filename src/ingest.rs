@@ -3,7 +3,7 @@
 //! A function of the bytes alone; whoever holds the file or the socket feeds it. Knows no thread
 //! and no ring.
 
-use crate::codec::{self, Decoder, DecoderOptions, Format, Need, Probe, Tally};
+use crate::codec::{Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
@@ -76,7 +76,7 @@ impl Ingest {
     pub fn feed(&mut self, bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
         if let Stage::Probing(held) = &mut self.stage {
             held.extend_from_slice(bytes);
-            return match codec::probe(held, self.name.as_deref(), false) {
+            return match probe(held, self.name.as_deref(), false) {
                 Probe::More => Ok(Need::More),
                 Probe::Format(format) => self.begin(format, emit),
                 Probe::Unknown(what) => Err(Error::Unsupported(what)),
@@ -164,7 +164,7 @@ impl Ingest {
 
     fn end_decoding(&mut self, emit: &mut Emit<'_>) -> Result<()> {
         if let Stage::Probing(held) = &self.stage {
-            match codec::probe(held, self.name.as_deref(), true) {
+            match probe(held, self.name.as_deref(), true) {
                 Probe::Format(format) => self.begin(format, emit)?,
                 Probe::Unknown(what) => return Err(Error::Unsupported(what)),
                 Probe::More => return Err(Error::Unsupported("too short to tell a format".into())),
