@@ -75,7 +75,8 @@ impl RecordingInfo {
             self.backward += u64::from(event.t_us < *last_us);
             *last_us = event.t_us.max(*last_us);
             let (x, y) = (event.x, event.y);
-            let extent = self.extent.get_or_insert(Extent { x_min: x, x_max: x, y_min: y, y_max: y });
+            let extent =
+                self.extent.get_or_insert(Extent { x_min: x, x_max: x, y_min: y, y_max: y });
             extent.x_min = extent.x_min.min(x);
             extent.x_max = extent.x_max.max(x);
             extent.y_min = extent.y_min.min(y);
@@ -115,10 +116,12 @@ pub fn recording(
 /// Whether a file is a model rather than a recording: a safetensors header, or that name.
 pub fn is_model(path: &Path) -> bool {
     let named = path.extension().is_some_and(|extension| extension == "safetensors");
-    let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if named || !std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return named;
+    }
     let mut start = [0; 10];
-    let read = || File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok();
-    named || (regular && read() && start[5..] == *b"\0\0\0{\"")
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start[5..] == *b"\0\0\0{\""
 }
 
 /// Number of weights of a model.

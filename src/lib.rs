@@ -9,15 +9,27 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod codec;
+pub mod convert;
 pub mod decide;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod info;
+pub mod ingest;
+pub mod model;
 pub mod nn;
 pub mod prediction;
+pub mod progress;
+pub mod recording;
+pub mod replay;
 pub mod ring;
+pub mod session;
 pub mod sink;
+pub mod source;
+pub mod synth;
 pub mod telemetry;
 pub mod view;
 pub mod window;

@@ -129,11 +129,12 @@ impl Model {
     /// # Errors
     /// [`Error::Model`] when the metadata cannot be written.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let failed = |error: &dyn std::fmt::Display| Error::Model(format!("cannot be saved: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Error::Model(format!("cannot be saved: {error}"));
         let text = serde_json::to_string(&self.card).map_err(|error| failed(&error))?;
         let mut stored: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        for (k, layer) in self.network.weights().into_iter().enumerate() {
+        for (k, layer) in self.network.weights()?.into_iter().enumerate() {
             let LayerSpec { inputs, neurons, .. } = layer.spec;
             stored.push((input_name(k), vec![neurons, inputs], bytes(&layer.input)));
             if let Some(recurrent) = &layer.recurrent {
@@ -195,7 +196,10 @@ fn check_card(card: &Card) -> Result<()> {
         ));
     }
     if width == 0 || height == 0 || card.sensor.pixels() > MAX_PIXELS {
-        return refuse(format!("a sensor of {} is not between 1 and {MAX_PIXELS} pixels", card.sensor));
+        return refuse(format!(
+            "a sensor of {} is not between 1 and {MAX_PIXELS} pixels",
+            card.sensor
+        ));
     }
     if !(1..=MAX_WINDOW_US).contains(&card.window_us) {
         return refuse(format!("a window of {} µs is not in 1..{MAX_WINDOW_US}", card.window_us));
@@ -205,7 +209,9 @@ fn check_card(card: &Card) -> Result<()> {
     if !card.display.is_empty() && card.display.len() != card.labels.len() {
         return refuse("as many display names as labels are needed, or none".to_owned());
     }
-    if let Some(crop) = card.view.crop && (crop.width == 0 || crop.height == 0) {
+    if let Some(crop) = card.view.crop
+        && (crop.width == 0 || crop.height == 0)
+    {
         return refuse("its crop is empty".to_owned());
     }
     Ok(())

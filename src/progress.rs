@@ -5,7 +5,9 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
 /// Draws a second.
 const DRAWS_PER_S: u8 = 10;
@@ -52,7 +54,9 @@ impl Progress {
             "{spinner} {read}  {rate}  {msg}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("rate", rate).with_key("read", read).with_key("left", left));
+            bar.set_style(
+                style.with_key("rate", rate).with_key("read", read).with_key("left", left),
+            );
         }
         Progress { bar, events }
     }
@@ -66,6 +70,11 @@ impl Progress {
     pub fn add(&self, bytes: u64, events: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
         self.bar.inc(bytes);
+    }
+
+    /// Events decoded so far.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// The running answer.

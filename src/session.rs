@@ -88,7 +88,7 @@ impl Session {
 
     /// Keeps every neuron's state after every stepped window from now on.
     pub fn start_trace(&mut self) {
-        self.trace = Some(Trace::default());
+        self.trace = Some(self.network.trace());
     }
 
     /// What was kept since [`Session::start_trace`], a row for each prediction.
@@ -105,7 +105,13 @@ impl Session {
         self.voltages.clear();
         if !self.plan.is_empty() {
             let trace = self.trace.as_mut();
-            self.network.rollout(&mut self.state, brought, &self.plan, &mut self.voltages, trace)?;
+            self.network.rollout(
+                &mut self.state,
+                brought,
+                &self.plan,
+                &mut self.voltages,
+                trace,
+            )?;
         }
         let mut turns = self.turns.iter();
         let mut voltages = self.voltages.chunks_exact(self.network.outputs());
@@ -120,7 +126,13 @@ impl Session {
 
     /// The stream of a slot has ended: its last segment, its error, its summary. The slot is
     /// then as new.
-    pub fn finish(&mut self, slot: usize, totals: Totals, error: Option<Record>, out: &mut Records) {
+    pub fn finish(
+        &mut self,
+        slot: usize,
+        totals: Totals,
+        error: Option<Record>,
+        out: &mut Records,
+    ) {
         let fresh = Slot::new(&self.rules, self.network.outputs());
         let mut ended = std::mem::replace(&mut self.slots[slot], fresh);
         ended.end_segment(slot, out);

@@ -156,7 +156,7 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub gap: Option<u64>,
     /// A window with at most so many events is quiet
-    #[arg(long, value_name = "N")]
+    #[arg(id = "quiet_events", long = "quiet", value_name = "N")]
     pub quiet: Option<u32>,
 }
 
@@ -218,16 +218,16 @@ pub fn parse_speed(text: &str) -> Result<Speed, String> {
         return Ok(Speed(None));
     }
     let speed = text.parse::<f64>().ok().filter(|speed| *speed > 0.0 && speed.is_finite());
-    speed.map(|speed| Speed(Some(speed))).ok_or_else(|| {
-        "expected max, or how many times the recorded pace, as 1 or 0.5".to_owned()
-    })
+    speed
+        .map(|speed| Speed(Some(speed)))
+        .ok_or_else(|| "expected max, or how many times the recorded pace, as 1 or 0.5".to_owned())
 }
 
 /// A value of `--speed`.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed(pub Option<f64>);
 
-fn parse_format(name: &str) -> Result<FormatName, String> {
+pub fn parse_format(name: &str) -> Result<FormatName, String> {
     codec::by_name(name).map(FormatName).map_err(|error| error.to_string())
 }
 

@@ -5,7 +5,6 @@
 
 mod args;
 mod convert;
-mod import;
 mod info;
 mod replay;
 mod synth;
@@ -46,7 +45,6 @@ enum Command {
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
     Synth(synth::SynthArgs),
-    Import(import::ImportArgs),
     /// Print shell completions
     ///
     /// Example: dvs-stream completions bash > ~/.local/share/bash-completion/completions/dvs-stream
@@ -63,7 +61,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FORM", help_heading = "Common")]
     output: Option<OutputArg>,
     /// No progress, notes or warnings
-    #[arg(long, short, global = true, help_heading = "Common")]
+    #[arg(short = 'q', global = true, help_heading = "Common")]
     quiet: bool,
     /// More about what happens; repeat for more
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Common")]
@@ -89,7 +87,8 @@ enum ColorArg {
 
 impl Common {
     fn output(&self) -> OutputArg {
-        let natural = if std::io::stdout().is_terminal() { OutputArg::Text } else { OutputArg::Jsonl };
+        let natural =
+            if std::io::stdout().is_terminal() { OutputArg::Text } else { OutputArg::Jsonl };
         self.output.unwrap_or(natural)
     }
 
@@ -135,9 +134,13 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::main(args, common),
         Command::Convert(args) => convert::main(args, common),
         Command::Synth(args) => synth::main(args, common),
-        Command::Import(args) => import::main(args, common),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "dvs-stream", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut Cli::command(),
+                "dvs-stream",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     };

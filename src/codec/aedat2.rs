@@ -352,7 +352,7 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
 /// Comment line of our own, for sizes that no chip has; other readers pass over it.
 const SIZE_WORDS: &str = "Sensor size:";
 
-fn parse_size(text: &str) -> Option<SensorSize> {
+pub(super) fn parse_size(text: &str) -> Option<SensorSize> {
     let (width, height) = text.split_once('x')?;
     let side = |text: &str| text.parse().ok().filter(|&side| side > 0);
     Some(SensorSize { width: side(width)?, height: side(height)? })

@@ -16,7 +16,7 @@ pub use layer::{LayerSpec, LayerWeights};
 pub use network::Network;
 pub use op::level::Level;
 pub use state::{PlainState, State};
-pub use trace::Trace;
+pub use trace::{Trace, TracedVariable};
 
 /// One window of one slot that a rollout steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

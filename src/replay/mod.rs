@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ingest::Reading;
 use crate::model::Model;
-use crate::nn::Trace;
+use crate::nn::{Trace, TracedVariable};
 use crate::progress::Progress;
 use crate::session::{Rules, Session};
 use crate::sink::Sink;
@@ -133,12 +133,12 @@ pub fn run(
 
 fn write_trace(path: &Path, trace: &Trace, times_us: Vec<u64>) -> Result<()> {
     let n = times_us.len();
-    let array = |(name, width, values): (String, usize, Vec<f32>)| Array {
-        name,
-        shape: vec![n, width],
-        values: Values::F32(values),
+    let array = |variable: &TracedVariable| Array {
+        name: variable.name.clone(),
+        shape: vec![n, variable.width],
+        values: Values::F32(variable.rows.clone()),
     };
-    let mut arrays: Vec<Array> = trace.arrays().into_iter().map(array).collect();
+    let mut arrays: Vec<Array> = trace.variables().iter().map(array).collect();
     arrays.push(Array { name: "t_us".into(), shape: vec![n], values: Values::U64(times_us) });
     arrays::write(path, &arrays)
 }

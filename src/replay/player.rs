@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::source::{Chunk, Source, is_stdin};
 use super::{Outcome, Replay};
 use crate::codec::Need;
 use crate::engine::{Feed, Port};
@@ -15,6 +14,7 @@ use crate::ingest::Ingest;
 use crate::prediction::Totals;
 use crate::progress::Progress;
 use crate::ring::StreamEnd;
+use crate::source::{Chunk, Source, is_stdin};
 
 /// A pause is cut into pieces of this length, so that an interruption is heard.
 const NAP: Duration = Duration::from_millis(20);

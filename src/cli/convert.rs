@@ -1,0 +1,101 @@
+//! `dvs-stream convert`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+
+use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
+use super::{Common, exit};
+use crate::codec::{Compression, EncoderOptions, for_writing};
+use crate::convert::{Conversion, convert};
+use crate::error::{Error, grouped};
+use crate::event::SensorSize;
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream convert heart.aedat heart.aedat4 --sensor 35x35
+  dvs-stream convert camera.aedat4 small.aedat4 --compression zstd-high
+  dvs-stream convert 5.bs2 five.aedat                 N-MNIST to AEDAT 2.0";
+
+/// Convert a recording from any readable format into any writable one
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct ConvertArgs {
+    /// Recording to read; - is standard input
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Recording to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Format to write [default: by OUT's extension]
+    #[arg(long, value_name = "NAME", value_parser = parse_format)]
+    to: Option<FormatName>,
+    /// Compression of AEDAT 4
+    #[arg(long, default_value = "lz4")]
+    compression: CompressionArg,
+    /// Size of the sensor, in place of what IN says
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    sensor: Option<SensorSize>,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+}
+
+/// A value of `--compression`.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CompressionArg {
+    None,
+    Lz4,
+    Lz4High,
+    Zstd,
+    ZstdHigh,
+}
+
+impl From<CompressionArg> for Compression {
+    fn from(arg: CompressionArg) -> Self {
+        match arg {
+            CompressionArg::None => Compression::None,
+            CompressionArg::Lz4 => Compression::Lz4,
+            CompressionArg::Lz4High => Compression::Lz4High,
+            CompressionArg::Zstd => Compression::Zstd,
+            CompressionArg::ZstdHigh => Compression::ZstdHigh,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let to = match args.to {
+        Some(FormatName(format)) => format,
+        None => for_writing(&args.output.to_string_lossy())?,
+    };
+    let same = |a: &PathBuf| a.canonicalize().ok();
+    if same(&args.input).is_some() && same(&args.input) == same(&args.output) {
+        bail!("{}: a recording cannot be converted onto itself", args.input.display());
+    }
+    let how = Conversion {
+        from: args.decoder.format(),
+        decoder: args.decoder.options(),
+        to,
+        encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
+    };
+    let converted = match convert(&args.input, &args.output, &how) {
+        Ok(converted) => converted,
+        Err(error) => {
+            let damaged = matches!(error, Error::Malformed { .. } | Error::Limit { .. });
+            let error = anyhow::Error::new(error).context(args.input.display().to_string());
+            return Ok(exit(if damaged { 1 } else { 2 }, &error, common));
+        }
+    };
+    let (events, output) = (grouped(converted.events), args.output.display());
+    if !common.quiet {
+        eprintln!("{output}: {events} events as {}", to.title);
+        let malformed = converted.tally.malformed;
+        if malformed > 0 {
+            eprintln!("warning: {} events of impossible times were dropped", grouped(malformed));
+        }
+    }
+    let Some(damage) = converted.damage else { return Ok(ExitCode::SUCCESS) };
+    eprintln!("error: {}: {damage}; {events} events before it were written", args.input.display());
+    Ok(ExitCode::from(1))
+}

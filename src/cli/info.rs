@@ -1,0 +1,148 @@
+//! `dvs-stream info`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::args::DecoderArgs;
+use super::{Common, OutputArg};
+use crate::decide::format_time_us;
+use crate::error::{Error, grouped};
+use crate::info::{RecordingInfo, is_model, recording, weights};
+use crate::model::{MAX_BYTES, Model};
+use crate::source::{is_stdin, read_bounded};
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream info fixtures/deck.aedat4      a recording: format, sensor, events, duration, rate
+  dvs-stream info M.safetensors             a model: cells, shapes, labels, window, view
+  dvs-stream info --output jsonl *.aedat | jq .events";
+
+/// Tell what a recording or a model is
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct InfoArgs {
+    /// Recordings or models; - is standard input
+    #[arg(required_unless_present = "devices", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// List the devices that networks can run on
+    #[arg(long)]
+    devices: bool,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+}
+
+/// Runs the command.
+pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    if args.devices {
+        println!("cpu");
+    }
+    let mut worst = 0;
+    for path in &args.files {
+        let code = if !is_stdin(path) && is_model(path) {
+            tell_model(path, common)?
+        } else {
+            tell_recording(path, args, common)?
+        };
+        worst = worst.max(code);
+    }
+    Ok(ExitCode::from(worst))
+}
+
+fn tell_recording(path: &Path, args: &InfoArgs, common: &Common) -> anyhow::Result<u8> {
+    let (info, read) = recording(path, args.decoder.format(), &args.decoder.options());
+    let unread = info.format.is_none() && read.is_err();
+    match common.output() {
+        _ if unread => (),
+        OutputArg::Text => print!("{}", as_text(path, &info)),
+        _ => println!("{}", as_json("recording", path, &info)?),
+    }
+    let Err(error) = read else { return Ok(0) };
+    eprintln!("error: {}: {error}", path.display());
+    Ok(match error {
+        Error::Unsupported(_) => 2,
+        Error::Io { .. } if unread => 2,
+        _ => 1,
+    })
+}
+
+fn as_text(path: &Path, info: &RecordingInfo) -> String {
+    let mut text = format!("{}\n", path.display());
+    let mut line = |name: &str, value: String| {
+        // A string in memory takes every byte.
+        let _ = writeln!(text, "  {name:<10} {value}");
+    };
+    line("format", info.title.to_owned());
+    line("sensor", info.sensor.map_or("not named".to_owned(), |size| format!("{size} pixels")));
+    let share = 100.0 * info.on_events as f64 / info.events.max(1) as f64;
+    line("events", format!("{}, {share:.1} % ON", grouped(info.events)));
+    if let (Some(first_us), Some(extent)) = (info.first_us, info.extent) {
+        let ms = info.duration_us() as f64 / 1000.0;
+        line("duration", format!("{ms:.3} ms from t = {} µs", grouped(first_us)));
+        if ms > 0.0 {
+            line("rate", format!("{:.1} events a ms", info.events as f64 / ms));
+        }
+        let (x, y) = ((extent.x_min, extent.x_max), (extent.y_min, extent.y_max));
+        line("extent", format!("x {} to {}, y {} to {}", x.0, x.1, y.0, y.1));
+    }
+    let counts = [
+        (info.malformed, "events of impossible times"),
+        (info.backward, "events earlier than the one before"),
+        (info.invalid, "events marked invalid"),
+        (info.frames, "image samples or frames"),
+        (info.imu, "inertial samples"),
+        (info.external, "external or special events"),
+        (info.other, "packets of other streams or kinds"),
+    ];
+    for (n, what) in counts.into_iter().filter(|(n, _)| *n > 0) {
+        line("besides", format!("{} {what}", grouped(n)));
+    }
+    text
+}
+
+fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Result<String> {
+    let mut value = serde_json::to_value(info)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("type".to_owned(), kind.into());
+        object.insert("file".to_owned(), path.display().to_string().into());
+    }
+    Ok(value.to_string())
+}
+
+fn tell_model(path: &Path, common: &Common) -> anyhow::Result<u8> {
+    let opened = read_bounded(path, MAX_BYTES).and_then(|bytes| Model::from_bytes(&bytes));
+    let model = match opened.with_context(|| path.display().to_string()) {
+        Ok(model) => model,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(3);
+        }
+    };
+    if common.output() != OutputArg::Text {
+        println!("{}", as_json("model", path, &model.card)?);
+        return Ok(0);
+    }
+    let card = &model.card;
+    println!("{}", path.display());
+    println!("  sensor     {} pixels, {} inputs", card.sensor, card.sensor.addresses());
+    println!("  window     {}", format_time_us(card.window_us));
+    println!("  labels     {}", card.labels.join(", "));
+    println!("  readout    {}", card.readout);
+    let gap = format_time_us(card.gap_us);
+    println!("  silence    {gap} of windows with at most {} events", card.quiet_events);
+    println!("  view       {}", serde_json::to_string(&card.view)?);
+    for (k, layer) in card.layers.iter().enumerate() {
+        let recurrent = if layer.recurrent { ", recurrent" } else { "" };
+        let parameters: Vec<_> =
+            layer.parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let (cell, inputs, neurons) = (&layer.cell, layer.inputs, layer.neurons);
+        println!(
+            "  layer {k}    {cell}, {inputs} to {neurons}{recurrent} ({})",
+            parameters.join(", ")
+        );
+    }
+    println!("  weights    {}", grouped(weights(card) as u64));
+    Ok(0)
+}

@@ -1,0 +1,157 @@
+//! `dvs-stream synth`.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::Common;
+use super::args::{FormatName, parse_format, parse_time};
+use super::convert::CompressionArg;
+use crate::codec::{EncoderOptions, Format, for_writing};
+use crate::event::Event;
+use crate::recording::Writer;
+use crate::synth::{self, Deck, Pip, PipOptions};
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream synth --out pips --per-class 100           pips/cl/cl_0.aedat4 … as `train` reads them
+  dvs-stream synth --out deck.aedat4 --deck 8           eight pips in a row; truth in deck.csv
+  dvs-stream synth --out deck.aedat --deck 52 --gap 5ms..50ms --gap-noise 1.5 --seed 7";
+
+/// Make labelled recordings of moving card pips; a seed fixes every byte
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct SynthArgs {
+    /// Folder of class folders, or with --deck a recording
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    out: PathBuf,
+    /// Recordings of each class
+    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "deck", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    per_class: u32,
+    /// One recording of N pips one after another
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    deck: Option<u32>,
+    /// The pips of a deck, in order [default: drawn from the seed]
+    #[arg(long, value_name = "cl,di,…", value_delimiter = ',', value_parser = parse_pip, conflicts_with_all = ["deck", "per_class"])]
+    pips: Vec<Pip>,
+    /// Silence between the pips of a deck
+    #[arg(long, value_name = "MIN..MAX", default_value = "5ms..50ms", value_parser = parse_range)]
+    gap: RangeInclusive<u64>,
+    /// Fixes every byte
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Stray events a ms while a pip is seen
+    #[arg(long, value_name = "RATE", default_value_t = 1.5, value_parser = parse_rate)]
+    noise: f64,
+    /// Stray events a ms in a deck's gaps
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = parse_rate)]
+    gap_noise: f64,
+    /// All classes move alike, so that only shapes tell them apart
+    #[arg(long)]
+    one_motion: bool,
+    /// Format to write [default: by the file's extension, else aedat4]
+    #[arg(long, value_name = "NAME", value_parser = parse_format)]
+    to: Option<FormatName>,
+    /// Compression of AEDAT 4
+    #[arg(long, default_value = "lz4")]
+    compression: CompressionArg,
+}
+
+fn parse_pip(text: &str) -> Result<Pip, String> {
+    let found = Pip::ALL.into_iter().find(|pip| pip.label() == text);
+    found.ok_or_else(|| format!("expected one of {}", synth::LABELS.join(", ")))
+}
+
+fn parse_range(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let (from, to) = text.split_once("..").unwrap_or((text, text));
+    let range = parse_time(from)?..=parse_time(to.trim_start_matches('='))?;
+    if range.is_empty() || *range.end() > 3_600_000_000 {
+        return Err("expected MIN..MAX of at most an hour, as 5ms..50ms".to_owned());
+    }
+    Ok(range)
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=1e4).contains(rate));
+    rate.ok_or_else(|| "expected events a ms, from 0 to 10000".to_owned())
+}
+
+/// Runs the command.
+pub fn main(args: &SynthArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let options = PipOptions {
+        one_motion: args.one_motion,
+        noise_per_ms: args.noise,
+        gap_noise_per_ms: args.gap_noise,
+    };
+    let pips = match args.deck {
+        Some(n) => synth::deal(n as usize, args.seed),
+        None => args.pips.clone(),
+    };
+    if pips.is_empty() {
+        make_classes(args, &options, common)?
+    } else {
+        make_deck(args, &pips, &options, common)?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make_deck(
+    args: &SynthArgs,
+    pips: &[Pip],
+    options: &PipOptions,
+    common: &Common,
+) -> anyhow::Result<()> {
+    let format = match args.to {
+        Some(FormatName(format)) => format,
+        None => for_writing(&args.out.to_string_lossy())?,
+    };
+    if args.out.is_dir() {
+        bail!("{}: a deck is one file, this is a folder", args.out.display());
+    }
+    let Deck { events, truth } = synth::deck(pips, args.seed, args.gap.clone(), options);
+    write(args, &args.out, format, &events)?;
+    let mut side = String::from("from_us,to_us,label\n");
+    for entry in &truth {
+        side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());
+    }
+    let side_path = args.out.with_extension("csv");
+    std::fs::write(&side_path, side)
+        .with_context(|| format!("cannot write {}", side_path.display()))?;
+    if !common.quiet {
+        let (out, n) = (args.out.display(), truth.len());
+        eprintln!("{out}: {n} pips, {} events; truth in {}", events.len(), side_path.display());
+    }
+    Ok(())
+}
+
+fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyhow::Result<()> {
+    let format = match args.to {
+        Some(FormatName(format)) => format,
+        None => crate::codec::by_name("aedat4")?,
+    };
+    let extension = format.extensions.first().copied().unwrap_or("aedat4");
+    for pip in Pip::ALL {
+        let folder = args.out.join(pip.label());
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        for k in 0..u64::from(args.per_class) {
+            let seed = args.seed.wrapping_mul(1 << 32).wrapping_add(k);
+            let path = folder.join(format!("{}_{k}.{extension}", pip.label()));
+            write(args, &path, format, &synth::pip(pip, seed, options))?;
+        }
+    }
+    if !common.quiet {
+        eprintln!("{}: {} recordings of each class", args.out.display(), args.per_class);
+    }
+    Ok(())
+}
+
+fn write(args: &SynthArgs, path: &Path, format: &Format, events: &[Event]) -> anyhow::Result<()> {
+    let options =
+        EncoderOptions { sensor: Some(synth::SENSOR), compression: args.compression.into() };
+    let mut writer = Writer::create(path, format, &options)?;
+    writer.write(events)?;
+    Ok(writer.finish()?)
+}

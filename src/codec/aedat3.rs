@@ -1,0 +1,381 @@
+//! AEDAT 3.0 and 3.1: header lines, then packets of one event type and source each.
+//!
+//! Polarity packets are decoded as they come in, all others passed over by their header. Must not
+//! know which sensor a model expects.
+
+use super::aedat2::{parse_size, probe_mark};
+use super::header::HeaderLines;
+use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
+use crate::error::{Error, Result, grouped};
+use crate::event::{Event, Polarity, Sensor, SensorSize};
+
+/// Row of [`super::FORMATS`].
+pub const FORMAT: Format = Format {
+    name: NAME,
+    title: "AEDAT 3 (cAER, libcaer)",
+    extensions: &["aedat", "aedat3"],
+    probe,
+    plausible: |_| false,
+    decoder,
+    encoder: None,
+};
+
+const NAME: &str = "aedat3";
+const MARK: &str = "#!AER-DAT3";
+const N_PACKET_HEADER: usize = 28;
+const N_EVENT: usize = 8;
+/// More sources than any file names; their lines are kept.
+const MAX_SOURCES: usize = 64;
+
+fn probe(prefix: &[u8]) -> Match {
+    probe_mark(prefix, MARK.as_bytes())
+}
+
+fn decoder(options: &DecoderOptions) -> Box<dyn Decoder> {
+    Box::new(Aedat3 {
+        options: *options,
+        state: State::Header(HeaderLines::new(NAME)),
+        version_seen: false,
+        sources: Vec::new(),
+        source: options.stream_id,
+        sensor: Sensor::default(),
+        tally: Tally::default(),
+        n_events: 0,
+        carry: [0; N_PACKET_HEADER],
+        n_carry: 0,
+        packet: Packet::default(),
+        offset: 0,
+    })
+}
+
+enum State {
+    Header(HeaderLines),
+    PacketHeader,
+    /// So many bytes of polarity events are still to come.
+    Events(u64),
+    /// So many bytes are passed over.
+    Skip(u64),
+}
+
+/// What is kept of a packet's header.
+#[derive(Default)]
+struct Packet {
+    offset: u64,
+    n_bytes: u64,
+    /// Bits of time above the events' 31.
+    base_us: u64,
+    /// Bytes after the events: capacity that is not used.
+    n_unused: u64,
+}
+
+struct Aedat3 {
+    options: DecoderOptions,
+    state: State,
+    version_seen: bool,
+    /// Sizes by source id, from the header's Source lines.
+    sources: Vec<(i32, SensorSize)>,
+    /// The source whose events are taken, once known.
+    source: Option<i32>,
+    sensor: Sensor,
+    tally: Tally,
+    n_events: u64,
+    carry: [u8; N_PACKET_HEADER],
+    n_carry: usize,
+    packet: Packet,
+    /// Bytes taken or passed over so far.
+    offset: u64,
+}
+
+impl Decoder for Aedat3 {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = match self.state {
+                State::Header(_) => self.header(rest, out)?,
+                State::PacketHeader => self.packet_header(rest)?,
+                State::Events(n) => self.events(rest, n, out),
+                State::Skip(n) => {
+                    let n_now = n.min(rest.len() as u64);
+                    self.skipped(n_now);
+                    rest.get(n_now as usize..).unwrap_or_default()
+                }
+            };
+        }
+        Ok(match self.state {
+            State::Skip(n) => Need::Skip(n),
+            _ => Need::More,
+        })
+    }
+
+    fn skipped(&mut self, n: u64) {
+        self.offset += n;
+        if let State::Skip(left) = self.state {
+            self.skip(left.saturating_sub(n));
+        }
+    }
+
+    fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
+        let (offset, what) = match &self.state {
+            State::Header(header) => return header.finish(),
+            State::PacketHeader if self.n_carry == 0 => return Ok(()),
+            State::PacketHeader => (
+                self.offset - self.n_carry as u64,
+                format!("a packet's header ends after {} of {N_PACKET_HEADER} bytes", self.n_carry),
+            ),
+            State::Events(_) | State::Skip(_) => (
+                self.packet.offset,
+                format!(
+                    "the packet ends after {} of {} bytes",
+                    grouped(self.offset - self.packet.offset),
+                    grouped(self.packet.n_bytes)
+                ),
+            ),
+        };
+        let what = format!("{what}; {} events before it were used", grouped(self.n_events));
+        Err(malformed(offset, what))
+    }
+
+    fn sensor(&self) -> Sensor {
+        self.sensor
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+impl Aedat3 {
+    fn header<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<Event>) -> Result<&'a [u8]> {
+        let State::Header(mut header) = std::mem::replace(&mut self.state, State::PacketHeader)
+        else {
+            return Ok(bytes);
+        };
+        let Some(rest) = header.feed(bytes, |line| self.line(line))? else {
+            self.state = State::Header(header);
+            return Ok(&[]);
+        };
+        let data = header.take_data();
+        self.offset = header.n_bytes();
+        if !self.version_seen {
+            let what = format!("the recording does not begin with `{MARK}`");
+            return Err(malformed(0, what));
+        }
+        self.settle_sensor();
+        self.feed(&data, out)?;
+        Ok(rest)
+    }
+
+    /// One line of the header; true after the last.
+    fn line(&mut self, line: &str) -> Result<bool> {
+        if let Some(version) = line.strip_prefix("#!AER-DAT") {
+            if !version.starts_with('3') {
+                let what = format!(
+                    "the header says AEDAT {}, not 3: leave --format out, or name the right one",
+                    version.escape_default()
+                );
+                return Err(malformed(0, what));
+            }
+            self.version_seen = true;
+            self.sensor.mirrored_y = version.starts_with("3.0");
+        } else if let Some(format) = line.strip_prefix("#Format:")
+            && format.trim() != "RAW"
+        {
+            return Err(Error::Unsupported(format!(
+                "AEDAT 3 with its packets stored as `{}` is not read, only RAW",
+                format.trim().escape_default()
+            )));
+        } else if let Some(source) = line.strip_prefix("#Source ") {
+            self.add_source(source);
+        }
+        Ok(line == "#!END-HEADER")
+    }
+
+    fn add_source(&mut self, text: &str) {
+        if let Some((id, name)) = text.split_once(':')
+            && let Ok(id) = id.trim().parse()
+            && let Some(size) = size_of(name)
+            && self.sources.len() < MAX_SOURCES
+        {
+            self.sources.push((id, size));
+        }
+    }
+
+    /// Before the first packet the size is that of the source asked for, or of the only one.
+    fn settle_sensor(&mut self) {
+        let source = self.source;
+        let of_source =
+            self.sources.iter().find(|(id, _)| source.is_none_or(|wanted| *id == wanted));
+        self.sensor.size = of_source.map(|(_, size)| *size);
+    }
+
+    fn packet_header<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        let n = bytes.len().min(N_PACKET_HEADER - self.n_carry);
+        let (head, rest) = bytes.split_at(n);
+        self.carry[self.n_carry..self.n_carry + n].copy_from_slice(head);
+        self.n_carry += n;
+        self.offset += n as u64;
+        if self.n_carry == N_PACKET_HEADER {
+            self.n_carry = 0;
+            self.open_packet()?;
+        }
+        Ok(rest)
+    }
+
+    fn open_packet(&mut self) -> Result<()> {
+        let offset = self.offset - N_PACKET_HEADER as u64;
+        let [a, b, c, d, words @ ..] = &self.carry;
+        let (kind, source) = (i16::from_le_bytes([*a, *b]), i16::from_le_bytes([*c, *d]));
+        let (words, _) = words.as_chunks::<4>();
+        let &[size, ts_offset, overflow, capacity, number, valid] = words else { return Ok(()) };
+        let word = |bytes| i32::from_le_bytes(bytes);
+        let counts = (word(size), word(capacity), word(number), word(valid));
+        let (size, capacity, number) = self.check_counts(offset, counts)?;
+        let n_events = number * size;
+        self.packet = Packet {
+            offset,
+            n_bytes: N_PACKET_HEADER as u64 + capacity * size,
+            base_us: 0,
+            n_unused: (capacity - number) * size,
+        };
+        if kind != 1 {
+            self.count(kind, number);
+            self.skip(capacity * size);
+            return Ok(());
+        }
+        if (size, word(ts_offset)) != (8, 4) {
+            let what = format!(
+                "polarity events of {size} bytes with their time at {}, expected 8 and 4",
+                word(ts_offset)
+            );
+            return Err(malformed(offset, what));
+        }
+        let Ok(overflow) = u64::try_from(word(overflow)) else {
+            let what = format!("a packet whose clock ran over {} times", word(overflow));
+            return Err(malformed(offset, what));
+        };
+        self.packet.base_us = overflow << 31;
+        if *self.source.get_or_insert(i32::from(source)) != i32::from(source) {
+            self.tally.other += 1;
+            self.skip(capacity * size);
+            return Ok(());
+        }
+        self.settle_sensor();
+        self.open_events(n_events);
+        Ok(())
+    }
+
+    /// Size of an event, capacity and number of events, of which nothing was believed before.
+    fn check_counts(
+        &self,
+        offset: u64,
+        (size, capacity, number, valid): (i32, i32, i32, i32),
+    ) -> Result<(u64, u64, u64)> {
+        let ordered = size > 0 && (0..=number).contains(&valid) && number <= capacity;
+        if !ordered {
+            let what = format!(
+                "a packet of {number} events ({valid} valid, room for {capacity}) of {size} bytes: \
+                 no packet starts here"
+            );
+            return Err(malformed(offset, what));
+        }
+        let (size, capacity, number) = (size as u64, capacity as u64, number as u64);
+        let max = self.options.max_packet_bytes as u64;
+        if size * capacity > max {
+            let what = format!(
+                "a packet of {} bytes, more than the {} allowed: --max-packet raises that",
+                grouped(size * capacity),
+                grouped(max)
+            );
+            return Err(Error::Limit { format: NAME, offset, what });
+        }
+        Ok((size, capacity, number))
+    }
+
+    fn count(&mut self, kind: i16, number: u64) {
+        match kind {
+            0 => self.tally.external += number,
+            2 => self.tally.frames += number,
+            3 | 4 => self.tally.imu += number,
+            _ => self.tally.other += 1,
+        }
+    }
+
+    fn skip(&mut self, n: u64) {
+        self.state = if n == 0 { State::PacketHeader } else { State::Skip(n) };
+    }
+
+    fn open_events(&mut self, n_left: u64) {
+        if n_left == 0 {
+            self.skip(self.packet.n_unused);
+        } else {
+            self.state = State::Events(n_left);
+        }
+    }
+
+    fn events<'a>(&mut self, bytes: &'a [u8], n_left: u64, out: &mut Vec<Event>) -> &'a [u8] {
+        let n = n_left.min(bytes.len() as u64) as usize;
+        let (now, rest) = bytes.split_at(n);
+        self.offset += n as u64;
+        let n_before = out.len();
+        let n_fill = now.len().min(N_EVENT - self.n_carry) * usize::from(self.n_carry > 0);
+        let (fill, now) = now.split_at(n_fill);
+        self.carry[self.n_carry..self.n_carry + n_fill].copy_from_slice(fill);
+        self.n_carry += n_fill;
+        if self.n_carry == N_EVENT {
+            self.n_carry = 0;
+            let [a, b, c, d, e, f, g, h, ..] = self.carry;
+            self.decode(&[[a, b, c, d, e, f, g, h]], out);
+        }
+        let (records, tail) = now.as_chunks::<N_EVENT>();
+        self.decode(records, out);
+        if !tail.is_empty() {
+            self.carry[..tail.len()].copy_from_slice(tail);
+            self.n_carry = tail.len();
+        }
+        self.n_events += (out.len() - n_before) as u64;
+        self.open_events(n_left - n as u64);
+        rest
+    }
+
+    fn decode(&mut self, records: &[[u8; N_EVENT]], out: &mut Vec<Event>) {
+        out.reserve(records.len());
+        for record in records {
+            let word = u64::from_le_bytes(*record);
+            let (bits, t) = (word as u32, (word >> 32) as u32);
+            if bits & 1 == 0 {
+                self.tally.invalid += 1;
+            } else if t >> 31 == 1 {
+                self.tally.malformed += 1;
+            } else {
+                out.push(Event {
+                    t_us: self.packet.base_us | u64::from(t),
+                    x: (bits >> 17) as u16,
+                    y: (bits >> 2) as u16 & 0x7FFF,
+                    polarity: Polarity::from_on(bits & 2 != 0),
+                });
+            }
+        }
+    }
+}
+
+/// Size that a Source line names, as numbers or by its chip.
+fn size_of(name: &str) -> Option<SensorSize> {
+    const CHIPS: &[(&str, u16, u16)] = &[
+        ("dvs128", 128, 128),
+        ("davis128", 128, 128),
+        ("davis208", 208, 192),
+        ("davis240", 240, 180),
+        ("davis346", 346, 260),
+        ("davis640", 640, 480),
+        ("davishet640", 640, 480),
+        ("davisrgb", 640, 480),
+    ];
+    let lower = name.to_ascii_lowercase();
+    let stated = lower.split(|c: char| !c.is_ascii_alphanumeric()).find_map(parse_size);
+    let chip = CHIPS.iter().find(|(chip, ..)| lower.contains(chip));
+    stated.or(chip.map(|&(_, width, height)| SensorSize { width, height }))
+}
+
+fn malformed(offset: u64, what: String) -> Error {
+    Error::Malformed { format: NAME, offset, what }
+}

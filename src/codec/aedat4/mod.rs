@@ -1,0 +1,395 @@
+//! AEDAT 4.0: a mark, a flatbuffer header, packets of several streams, a table of them at the end.
+//!
+//! Here the bytes are cut into these parts; what stands in a part is its own file's business.
+//! The table is for readers that seek to a time, so it is never read.
+
+mod encode;
+mod header;
+mod lz4;
+mod packet;
+mod table;
+
+pub use encode::Aedat4Encoder;
+
+use super::{Compression, Decoder, DecoderOptions, Format, Match, Need, Tally};
+use crate::error::{Error, Result, grouped};
+use crate::event::{Event, Sensor};
+use header::{Header, Kind};
+use packet::{Damage, Unpacker};
+
+/// The row of AEDAT 4.0 in [`super::FORMATS`].
+pub const FORMAT: Format = Format {
+    name: NAME,
+    title: "AEDAT 4.0",
+    extensions: &["aedat4"],
+    probe,
+    plausible: |_| false,
+    decoder: |options| Box::new(Aedat4Decoder::file(options)),
+    encoder: Some(|options| Box::new(Aedat4Encoder::new(options))),
+};
+
+/// Greatest length of the header; real ones have 0.8 to 4 KiB.
+pub const MAX_HEADER_BYTES: usize = 1 << 20;
+
+const NAME: &str = "aedat4";
+const MARK: &[u8] = b"#!AER-DAT4.0\r\n";
+const PACKET_HEADER_BYTES: usize = 8;
+
+fn probe(prefix: &[u8]) -> Match {
+    match prefix.len() {
+        n if n >= MARK.len() && prefix.starts_with(MARK) => Match::Yes,
+        n if n < MARK.len() && MARK.starts_with(prefix) => Match::Short,
+        _ => Match::No,
+    }
+}
+
+/// Decoder of AEDAT 4.0 files and of the packets of a DV server.
+pub struct Aedat4Decoder {
+    options: DecoderOptions,
+    stage: Stage,
+    /// Offset of the part that the stage waits for.
+    offset: u64,
+    /// What came so far of that part, if it came in pieces.
+    pieces: Vec<u8>,
+    header: Header,
+    /// The stream whose events come out.
+    chosen_id: i32,
+    unpacker: Unpacker,
+    sensor: Sensor,
+    tally: Tally,
+}
+
+/// The part that comes next.
+#[derive(Clone, Copy)]
+enum Stage {
+    Mark,
+    HeaderLength,
+    Header {
+        n_bytes: usize,
+    },
+    PacketHeader,
+    /// Where no stream is declared as `id`: the mark of a table that the header does not know of.
+    TableMark {
+        id: i32,
+    },
+    Payload {
+        n_bytes: usize,
+    },
+    /// A payload that holds none of the chosen events.
+    Passing {
+        n_bytes: u64,
+        left: u64,
+    },
+    Table,
+}
+
+impl Stage {
+    /// Length of a part that is looked at whole.
+    fn wanted(self) -> usize {
+        match self {
+            Stage::Mark => MARK.len(),
+            Stage::HeaderLength | Stage::TableMark { .. } => 4,
+            Stage::Header { n_bytes } | Stage::Payload { n_bytes } => n_bytes,
+            Stage::PacketHeader => PACKET_HEADER_BYTES,
+            Stage::Passing { .. } | Stage::Table => 0,
+        }
+    }
+}
+
+impl Aedat4Decoder {
+    /// For a file, which opens with the line `#!AER-DAT4.0`.
+    pub fn file(options: &DecoderOptions) -> Self {
+        Aedat4Decoder {
+            options: *options,
+            stage: Stage::Mark,
+            offset: 0,
+            pieces: Vec::new(),
+            header: Header::default(),
+            chosen_id: 0,
+            unpacker: Unpacker::new(Compression::None, options.max_packet_bytes),
+            sensor: Sensor::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// For what a DV server sends: the same bytes without the first line.
+    pub fn network(options: &DecoderOptions) -> Self {
+        Aedat4Decoder { stage: Stage::HeaderLength, ..Aedat4Decoder::file(options) }
+    }
+
+    fn part(&mut self, part: &[u8], out: &mut Vec<Event>) -> Result<()> {
+        let at = self.offset;
+        self.offset += part.len() as u64;
+        match self.stage {
+            Stage::Mark if part != MARK => {
+                Err(malformed(at, "the file does not open with #!AER-DAT4.0".into()))
+            }
+            Stage::Mark => {
+                self.stage = Stage::HeaderLength;
+                Ok(())
+            }
+            Stage::HeaderLength => self.header_length(part, at),
+            Stage::Header { .. } => self.header(part, at),
+            Stage::PacketHeader => self.packet_header(part, at),
+            Stage::TableMark { id } if part != table::IDENTIFIER => {
+                Err(self.undeclared(id, at - PACKET_HEADER_BYTES as u64))
+            }
+            Stage::TableMark { .. } | Stage::Table | Stage::Passing { .. } => {
+                self.stage = Stage::Table;
+                Ok(())
+            }
+            Stage::Payload { .. } => self.payload(part, at - PACKET_HEADER_BYTES as u64, out),
+        }
+    }
+
+    fn header_length(&mut self, part: &[u8], at: u64) -> Result<()> {
+        let n_bytes = packet::u32_at(part, 0).unwrap_or(0) as usize;
+        if n_bytes > MAX_HEADER_BYTES {
+            let what = format!(
+                "the header claims {} bytes, more than the {} that a header may have",
+                grouped(n_bytes as u64),
+                grouped(MAX_HEADER_BYTES as u64)
+            );
+            return Err(Error::Limit { format: NAME, offset: at, what });
+        }
+        self.stage = Stage::Header { n_bytes };
+        Ok(())
+    }
+
+    fn header(&mut self, part: &[u8], at: u64) -> Result<()> {
+        self.header = Header::parse(part)
+            .map_err(|what| malformed(at, format!("the header is damaged: {what}")))?;
+        if let Some(table_at) = self.header.table_at.filter(|table_at| *table_at < self.offset) {
+            let what = format!(
+                "the header is damaged: it puts the table at byte {}, before its own end at {}",
+                grouped(table_at),
+                grouped(self.offset)
+            );
+            return Err(malformed(at, what));
+        }
+        let chosen = self.header.choose(self.options.stream_id)?;
+        self.chosen_id = chosen.id;
+        self.sensor = Sensor { size: chosen.size, ..Sensor::default() };
+        self.unpacker = Unpacker::new(self.header.compression, self.options.max_packet_bytes);
+        self.next_packet();
+        Ok(())
+    }
+
+    fn next_packet(&mut self) {
+        let at_table = self.header.table_at == Some(self.offset);
+        self.stage = if at_table { Stage::Table } else { Stage::PacketHeader };
+    }
+
+    fn packet_header(&mut self, part: &[u8], at: u64) -> Result<()> {
+        let id = packet::u32_at(part, 0).unwrap_or(0) as i32;
+        let size = packet::u32_at(part, 4).unwrap_or(0) as i32;
+        let Some(kind) = self.header.stream(id).map(|stream| stream.kind) else {
+            return self.table_or_damage(id, at);
+        };
+        let Ok(n_bytes) = u32::try_from(size) else {
+            let what = format!("the packet at byte {} claims {size} bytes", grouped(at));
+            return Err(malformed(at, what));
+        };
+        if let Some(table_at) =
+            self.header.table_at.filter(|t| self.offset + u64::from(n_bytes) > *t)
+        {
+            let what = format!(
+                "the packet at byte {} claims {} bytes, which reach past the table at byte {}",
+                grouped(at),
+                grouped(n_bytes.into()),
+                grouped(table_at)
+            );
+            return Err(malformed(at, what));
+        }
+        if id == self.chosen_id {
+            return self.begin_payload(n_bytes as usize, at);
+        }
+        self.count_passed(kind);
+        self.stage = Stage::Passing { n_bytes: n_bytes.into(), left: n_bytes.into() };
+        self.skipped(0);
+        Ok(())
+    }
+
+    fn begin_payload(&mut self, n_bytes: usize, at: u64) -> Result<()> {
+        if n_bytes > self.options.max_packet_bytes {
+            return Err(self.located(packet::too_large(n_bytes, self.options.max_packet_bytes), at));
+        }
+        self.stage = Stage::Payload { n_bytes };
+        Ok(())
+    }
+
+    fn count_passed(&mut self, kind: Kind) {
+        match kind {
+            Kind::Frames => self.tally.frames += 1,
+            Kind::Imu => self.tally.imu += 1,
+            Kind::Triggers => self.tally.external += 1,
+            Kind::Events | Kind::Other => self.tally.other += 1,
+        }
+    }
+
+    /// An output that could not seek has its table after the packets without a word in the header.
+    fn table_or_damage(&mut self, id: i32, at: u64) -> Result<()> {
+        if self.header.table_at.is_some() {
+            return Err(self.undeclared(id, at));
+        }
+        let opening = match self.header.compression {
+            Compression::None => {
+                self.stage = Stage::TableMark { id };
+                return Ok(());
+            }
+            Compression::Lz4 | Compression::Lz4High => lz4::MAGIC,
+            Compression::Zstd | Compression::ZstdHigh => packet::ZSTD_MAGIC,
+        };
+        if id.to_le_bytes() != opening {
+            return Err(self.undeclared(id, at));
+        }
+        self.stage = Stage::Table;
+        Ok(())
+    }
+
+    fn undeclared(&self, id: i32, at: u64) -> Error {
+        let what = format!(
+            "the packet at byte {} is damaged: it names stream {id}, the header declares {}",
+            grouped(at),
+            self.header.list()
+        );
+        malformed(at, what)
+    }
+
+    fn payload(&mut self, payload: &[u8], at: u64, out: &mut Vec<Event>) -> Result<()> {
+        match self.unpacker.append_events(payload, out) {
+            Ok(n_malformed) => self.tally.malformed += n_malformed,
+            Err(damage) => return Err(self.located(damage, at)),
+        }
+        self.next_packet();
+        Ok(())
+    }
+
+    fn located(&self, damage: Damage, at: u64) -> Error {
+        let at_text = grouped(at);
+        match damage {
+            Damage::Malformed(what) => {
+                malformed(at, format!("the packet at byte {at_text} is damaged: {what}"))
+            }
+            Damage::Limit(what) => {
+                let what = format!("the packet at byte {at_text} {what}");
+                Error::Limit { format: NAME, offset: at, what }
+            }
+        }
+    }
+
+    fn truncated(&self) -> Option<Error> {
+        let n_pieces = self.pieces.len() as u64;
+        let header_bytes = PACKET_HEADER_BYTES as u64;
+        let (what, at, have, of) = match self.stage {
+            Stage::Mark => ("the opening line", 0, n_pieces, MARK.len() as u64),
+            Stage::HeaderLength => ("the header", self.offset, n_pieces, 4),
+            Stage::Header { n_bytes } => {
+                ("the header", self.offset - 4, n_pieces + 4, n_bytes as u64 + 4)
+            }
+            Stage::PacketHeader if n_pieces > 0 => {
+                ("the packet header", self.offset, n_pieces, header_bytes)
+            }
+            Stage::PacketHeader => return self.missing_table(),
+            Stage::TableMark { id } => {
+                return Some(self.undeclared(id, self.offset - header_bytes));
+            }
+            Stage::Payload { n_bytes } => {
+                let at = self.offset - header_bytes;
+                ("the packet", at, n_pieces + header_bytes, n_bytes as u64 + header_bytes)
+            }
+            Stage::Passing { n_bytes, left } => {
+                let passed = n_bytes - left + header_bytes;
+                ("the packet", self.offset - passed, passed, n_bytes + header_bytes)
+            }
+            Stage::Table => return None,
+        };
+        let (at_text, have, of) = (grouped(at), grouped(have), grouped(of));
+        Some(malformed(at, format!("{what} at byte {at_text} ends after {have} of {of} bytes")))
+    }
+
+    fn missing_table(&self) -> Option<Error> {
+        let table_at = self.header.table_at?;
+        let what = format!(
+            "the recording ends at byte {}, before its table at byte {}: packets are missing",
+            grouped(self.offset),
+            grouped(table_at)
+        );
+        Some(malformed(self.offset, what))
+    }
+}
+
+impl Decoder for Aedat4Decoder {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        let mut rest = bytes;
+        loop {
+            if let Stage::Table = self.stage {
+                return Ok(Need::Nothing);
+            }
+            if let Stage::Passing { left, .. } = self.stage {
+                let n = left.min(rest.len() as u64);
+                rest = &rest[n as usize..];
+                self.skipped(n);
+                if n < left {
+                    return Ok(Need::Skip(left - n));
+                }
+                continue;
+            }
+            let wanted = self.stage.wanted();
+            if self.pieces.is_empty() && rest.len() >= wanted {
+                let (part, after) = rest.split_at(wanted);
+                rest = after;
+                self.part(part, out)?;
+                continue;
+            }
+            let n = (wanted - self.pieces.len()).min(rest.len());
+            extend_towards(&mut self.pieces, &rest[..n], wanted);
+            rest = &rest[n..];
+            if self.pieces.len() < wanted {
+                return Ok(Need::More);
+            }
+            let mut pieces = std::mem::take(&mut self.pieces);
+            let outcome = self.part(&pieces, out);
+            pieces.clear();
+            self.pieces = pieces;
+            outcome?;
+        }
+    }
+
+    fn skipped(&mut self, n: u64) {
+        if let Stage::Passing { n_bytes, left } = self.stage {
+            let left = left.saturating_sub(n);
+            self.offset += n;
+            self.stage = Stage::Passing { n_bytes, left };
+            if left == 0 {
+                self.next_packet();
+            }
+        }
+    }
+
+    fn finish(&mut self, _out: &mut Vec<Event>) -> Result<()> {
+        self.truncated().map_or(Ok(()), Err)
+    }
+
+    fn sensor(&self) -> Sensor {
+        self.sensor
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+/// Appends `bytes`, growing with what has come, never beyond `wanted`.
+fn extend_towards(pieces: &mut Vec<u8>, bytes: &[u8], wanted: usize) {
+    let needed = pieces.len() + bytes.len();
+    if needed > pieces.capacity() {
+        let capacity = needed.max(2 * pieces.capacity()).min(wanted);
+        pieces.reserve_exact(capacity - pieces.len());
+    }
+    pieces.extend_from_slice(bytes);
+}
+
+fn malformed(offset: u64, what: String) -> Error {
+    Error::Malformed { format: NAME, offset, what }
+}
