@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
@@ -103,5 +104,11 @@ fn normal(random: &mut impl Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| draw() * (2.0 / HIDDEN as f32).sqrt()).collect()
 }
 
-criterion_group!(benches, step);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1500));
+    targets = step
+}
 criterion_main!(benches);

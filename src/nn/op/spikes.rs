@@ -4,7 +4,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use pulp::{
-    cast, f32x8, f32x16, u32x16,
+    NullaryFnOnce, cast, u32x16,
     x86::{V3, V4},
 };
 
@@ -19,15 +19,9 @@ pub(crate) fn list_spikes(level: Level, z: &[f32], neurons: usize, list: &mut [u
     let listed = match level.0 {
         InstructionSet::Baseline => one_by_one(z, list),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2(simd) => level.run(
-            #[inline(always)]
-            || eight_at_once(simd, z, list),
-        ),
+        InstructionSet::Avx2(simd) => simd.vectorize(EightAtOnce { simd, z, list }),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512(simd) => level.run(
-            #[inline(always)]
-            || sixteen_at_once(simd, z, list),
-        ),
+        InstructionSet::Avx512(simd) => simd.vectorize(SixteenAtOnce { simd, z, list }),
     };
     let padding = list[..listed].iter().rev().take_while(|&&n| n as usize >= neurons).count();
     listed - padding
@@ -42,36 +36,66 @@ fn one_by_one(z: &[f32], list: &mut [u32]) -> usize {
     n
 }
 
+// Kernels are structs: a closure's own `call_once` would be compiled without the wide instructions.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn sixteen_at_once(simd: V4, z: &[f32], list: &mut [u32]) -> usize {
-    let zero = simd.splat_f32x16(0.0);
-    let mut neurons: u32x16 = cast(std::array::from_fn::<u32, 16, _>(|k| k as u32));
-    let mut n = 0;
-    for z in z.as_chunks::<16>().0 {
-        let fired = simd.cmp_not_eq_f32x16(cast::<_, f32x16>(*z), zero).0;
-        let packed = simd.avx512f._mm512_maskz_compress_epi32(fired, cast(neurons));
-        list[n..n + 16].copy_from_slice(&cast::<_, [u32; 16]>(packed));
-        n += fired.count_ones() as usize;
-        neurons = simd.wrapping_add_u32x16(neurons, simd.splat_u32x16(16));
-    }
-    n
+struct SixteenAtOnce<'a> {
+    simd: V4,
+    z: &'a [f32],
+    list: &'a mut [u32],
 }
 
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn eight_at_once(simd: V3, z: &[f32], list: &mut [u32]) -> usize {
-    let zero = simd.splat_f32x8(0.0);
-    let mut n = 0;
-    for (k, z) in z.as_chunks::<8>().0.iter().enumerate() {
-        let fired = simd.cmp_not_eq_f32x8(cast::<_, f32x8>(*z), zero);
-        let fired = simd.avx._mm256_movemask_ps(cast(fired)) as u8;
-        let first = 8 * k as u32;
-        let packed = POSITIONS[usize::from(fired)].map(|position| first + u32::from(position));
-        list[n..n + 8].copy_from_slice(&packed);
-        n += fired.count_ones() as usize;
+impl NullaryFnOnce for SixteenAtOnce<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn call(self) -> usize {
+        let Self { simd, z, list } = self;
+        let zero = simd.splat_f32x16(0.0);
+        let sixteen = simd.splat_u32x16(16);
+        let mut neurons: u32x16 = cast(FIRST_SIXTEEN);
+        let mut n = 0;
+        for z in z.as_chunks::<16>().0 {
+            let fired = simd.cmp_not_eq_f32x16(cast(*z), zero).0;
+            let packed = simd.avx512f._mm512_maskz_compress_epi32(fired, cast(neurons));
+            list[n..n + 16].copy_from_slice(&cast::<_, [u32; 16]>(packed));
+            n += fired.count_ones() as usize;
+            neurons = simd.wrapping_add_u32x16(neurons, sixteen);
+        }
+        n
     }
-    n
+}
+
+#[cfg(target_arch = "x86_64")]
+static FIRST_SIXTEEN: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+#[cfg(target_arch = "x86_64")]
+struct EightAtOnce<'a> {
+    simd: V3,
+    z: &'a [f32],
+    list: &'a mut [u32],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NullaryFnOnce for EightAtOnce<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn call(self) -> usize {
+        let Self { simd, z, list } = self;
+        let zero = simd.splat_f32x8(0.0);
+        let mut n = 0;
+        for (k, z) in z.as_chunks::<8>().0.iter().enumerate() {
+            let fired = simd.cmp_not_eq_f32x8(cast(*z), zero);
+            let fired = simd.avx._mm256_movemask_ps(cast(fired)) as u8;
+            let positions = &POSITIONS[usize::from(fired)];
+            for (neuron, &position) in list[n..n + 8].iter_mut().zip(positions) {
+                *neuron = 8 * k as u32 + u32::from(position);
+            }
+            n += fired.count_ones() as usize;
+        }
+        n
+    }
 }
 
 /// For each mask of eight the positions of its set bits, ascending, then zeros.
