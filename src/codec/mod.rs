@@ -166,11 +166,5 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] = &[
-    aedat4::FORMAT,
-    aedat3::FORMAT,
-    aedat2::FORMAT,
-    aedat1::FORMAT,
-    nmnist::FORMAT,
-    npy::FORMAT,
-];
+pub const FORMATS: &[Format] =
+    &[aedat4::FORMAT, aedat3::FORMAT, aedat2::FORMAT, aedat1::FORMAT, nmnist::FORMAT, npy::FORMAT];
