@@ -325,9 +325,9 @@ fn check_batching(case: &Case, calls: usize) {
     }
     assert_eq!(bits(&pieces), bits(&out), "in {calls} calls");
 
-    for slot in 0..case.n_slots {
+    for (slot, of_slot) in slots.iter().enumerate() {
         let (mut alone, mut own) = (network.zero_state(5).unwrap(), Vec::new());
-        let frames = SlotFrames { slot: 3, frames: slots[slot].frames.clone() };
+        let frames = SlotFrames { slot: 3, frames: of_slot.frames.clone() };
         let mine = plan.iter().filter(|step| step.slot_index == slot as u32);
         let mine: Vec<_> = mine.map(|step| PlannedStep { slot_index: 0, ..*step }).collect();
         for (k, step) in mine.iter().enumerate() {
@@ -368,7 +368,7 @@ fn check_plain(case: &Case) {
         let state = PlainState { layers: state.collect() };
         let (out, after) = network.step(&tensor(&x), &state).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let after: Vec<_> = after.layers.iter().flatten().flat_map(|v| values(v)).collect();
+        let after: Vec<_> = after.layers.iter().flatten().flat_map(values).collect();
         for (ours, exact) in
             values(&out).iter().zip(&expected).chain(after.iter().zip(&reference.row()))
         {
