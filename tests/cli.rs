@@ -372,6 +372,21 @@ fn what_is_converted_reads_back_equal() {
 }
 
 #[test]
+fn the_shipped_model_is_the_imported_one() {
+    let weights = "../shared/golden/poker_norse_weights.safetensors";
+    if !std::path::Path::new(weights).exists() {
+        eprintln!("skipped: {weights} is not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let out = path.to_str().unwrap();
+    let flags = ["--labels", "cl,di,he,sp", "--sensor", "35x35", "--gap", "3ms", "--out", out];
+    check(&[&["import", "norse", weights], &flags[..]].concat(), 0);
+    assert!(std::fs::read(path).unwrap() == std::fs::read("models/poker.safetensors").unwrap());
+}
+
+#[test]
 fn info_tells_recordings_and_models_apart() {
     let text = check(&["info", "--output", "text", DECK, "models/poker.safetensors"], 0);
     for part in ["AEDAT 4", "35x35", "23,279", "lif, 2450 to 100, recurrent", "cl, di, he, sp"] {
