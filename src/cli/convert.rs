@@ -27,7 +27,7 @@ pub struct ConvertArgs {
     input: PathBuf,
     /// Recording to write
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    out: PathBuf,
     /// Format to write [default: by OUT's extension]
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     to: Option<FormatName>,
@@ -67,10 +67,10 @@ impl From<CompressionArg> for Compression {
 pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let to = match args.to {
         Some(FormatName(format)) => format,
-        None => for_writing(&args.output.to_string_lossy())?,
+        None => for_writing(&args.out.to_string_lossy())?,
     };
     let same = |a: &PathBuf| a.canonicalize().ok();
-    if same(&args.input).is_some() && same(&args.input) == same(&args.output) {
+    if same(&args.input).is_some() && same(&args.input) == same(&args.out) {
         bail!("{}: a recording cannot be converted onto itself", args.input.display());
     }
     let how = Conversion {
@@ -79,7 +79,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         to,
         encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
     };
-    let converted = match convert(&args.input, &args.output, &how) {
+    let converted = match convert(&args.input, &args.out, &how) {
         Ok(converted) => converted,
         Err(error) => {
             let damaged = matches!(error, Error::Malformed { .. } | Error::Limit { .. });
@@ -87,7 +87,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
             return Ok(exit(if damaged { 1 } else { 2 }, &error, common));
         }
     };
-    let (events, output) = (grouped(converted.events), args.output.display());
+    let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
         eprintln!("{output}: {events} events as {}", to.title);
         let malformed = converted.tally.malformed;
