@@ -29,12 +29,21 @@ fn present(path: PathBuf) -> Option<PathBuf> {
     None
 }
 
-/// What the crate's reader and its verifying accessor say of stream 0.
-fn by_the_crate(path: &Path) -> Vec<Event> {
+/// What the crate's reader and its verifying accessor say of stream 0, and how many packets of
+/// frames, inertial samples and triggers there are.
+fn by_the_crate(path: &Path) -> (Vec<Event>, [u64; 3]) {
+    use aedat::base::StreamContent::{Events, Frame, Imus, Triggers};
     use aedat::events_generated::size_prefixed_root_as_event_packet as verified;
-    let mut events = Vec::new();
-    for packet in aedat::base::Decoder::new_from_file(path).unwrap() {
+    let (mut events, mut counts) = (Vec::new(), [0; 3]);
+    let mut decoder = aedat::base::Decoder::new_from_file(path).unwrap();
+    while let Some(packet) = decoder.next() {
         let packet = packet.unwrap();
+        match decoder.id_to_stream[&packet.stream_id].content {
+            Events => {}
+            Frame => counts[0] += 1,
+            Imus => counts[1] += 1,
+            Triggers => counts[2] += 1,
+        }
         if packet.stream_id == 0 {
             let structs = verified(&packet.buffer).unwrap().elements().unwrap();
             events.extend(structs.iter().map(|e| Event {
@@ -45,18 +54,21 @@ fn by_the_crate(path: &Path) -> Vec<Event> {
             }));
         }
     }
-    events
+    (events, counts)
 }
 
-fn check(path: &Path, n_events: usize, sensor: [u16; 2], tally: [u64; 3]) -> Vec<Event> {
+/// Equal to the crate reader in everything that both say.
+fn check(path: &Path, n_events: usize, sensor: [u16; 2], n_frames: u64) -> Vec<Event> {
     let bytes = std::fs::read(path).unwrap();
     let read = read_all_ways(&bytes, &DecoderOptions::default(), &[1, 7, 4096, 1 << 18]);
     assert_eq!(read.error, None);
     assert_eq!(read.events.len(), n_events, "{}", path.display());
-    assert!(read.events == by_the_crate(path), "{}", path.display());
+    let (events, counts) = by_the_crate(path);
+    assert!(read.events == events, "{}", path.display());
     let [width, height] = sensor;
     assert_eq!(read.sensor.size, Some(SensorSize { width, height }));
-    assert_eq!([read.tally.frames, read.tally.imu, read.tally.external], tally);
+    assert_eq!([read.tally.frames, read.tally.imu, read.tally.external], counts);
+    assert_eq!(counts[0], n_frames);
     read.events
 }
 
@@ -65,7 +77,7 @@ fn one_clip_in_five_compressions_is_the_same_events() {
     let mut first = None;
     for name in ["none", "lz4", "lz4_high", "zstd", "zstd_high"] {
         let Some(path) = shared(&format!("dvxplorer_{name}.aedat4")) else { continue };
-        let events = check(&path, 111_954, [320, 240], [0; 3]);
+        let events = check(&path, 111_954, [320, 240], 0);
         assert!(*first.get_or_insert_with(|| events.clone()) == events, "{name}");
     }
 }
@@ -73,14 +85,14 @@ fn one_clip_in_five_compressions_is_the_same_events() {
 #[test]
 fn a_davis_recording_gives_its_events_and_counts_the_rest() {
     if let Some(path) = shared("aestream_davis.aedat4") {
-        check(&path, 117_667, [346, 260], [3, 10, 10]);
+        check(&path, 117_667, [346, 260], 3);
     }
 }
 
 #[test]
 fn a_recording_of_mostly_frames_gives_its_events_also_when_cut() {
     let Some(path) = of_the_crate() else { return };
-    let events = check(&path, 78_830, [346, 260], [62, 100, 100]);
+    let events = check(&path, 78_830, [346, 260], 59);
     let first = Event { t_us: 1_589_163_147_368_868, x: 215, y: 164, polarity: Polarity::On };
     assert_eq!(events[0], first);
     let bytes = std::fs::read(&path).unwrap();
@@ -88,6 +100,13 @@ fn a_recording_of_mostly_frames_gives_its_events_also_when_cut() {
     assert!(cut.events == events[..39_307]);
     let error = cut.error.unwrap();
     assert!(error.contains(" ends after ") && error.contains("packet at byte 2,9"), "{error}");
+}
+
+/// Where the flatbuffer library puts the table of a packet.
+const TABLE_AT: usize = 20;
+
+fn i32_at(bytes: &[u8], at: usize) -> i32 {
+    i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
 /// Our walk of the flatbuffer against the crate's verifier: whatever byte is wrong, what the
@@ -99,7 +118,9 @@ fn the_walk_agrees_with_the_schemas_accessor_on_wrong_bytes() {
     let good = payload(&[(1, 2, 3, true), (4, 5, 6, false), (7, 8, 9, true)]);
     let head = opening(0, -1, &[stream(0, "EVTS", None)]);
     let mut n_accepted = 0;
-    for at in (0..good.len()).filter(|at| !(8..12).contains(at)) {
+    // the verifier does not look at the size before the flatbuffer and at the identifier
+    let unseen = [0..4, 8..12];
+    for at in (0..good.len()).filter(|at| !unseen.iter().any(|range| range.contains(at))) {
         for wrong in 0..=255 {
             let mut bytes = good.clone();
             bytes[at] = wrong;
@@ -107,7 +128,10 @@ fn the_walk_agrees_with_the_schemas_accessor_on_wrong_bytes() {
             let structs = root.elements().map(|elements| elements.to_vec()).unwrap_or_default();
             let read = read(&[&head[..], &packet(0, &bytes)].concat());
             if let Some(error) = read.error {
-                assert!(error.contains("belong to no event"), "{at} {wrong}: {error}");
+                // nor does it mind a table of offsets that begins in the size before it
+                let vtable_at = TABLE_AT as i64 - i64::from(i32_at(&bytes, TABLE_AT));
+                let is_ours = error.contains("belong to no event") || vtable_at < 4;
+                assert!(is_ours, "{at} {wrong}: {error}");
                 continue;
             }
             n_accepted += 1;

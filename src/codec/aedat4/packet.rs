@@ -172,7 +172,7 @@ fn structs_in(body: &[u8]) -> Option<(&[u8], usize)> {
     let vtable_bytes = usize::from(u16_at(body, vtable)?);
     let table_bytes = usize::from(u16_at(body, vtable + 2)?);
     let tables_end = (vtable + vtable_bytes).max(table + table_bytes);
-    let n_unused = body.len().checked_sub(tables_end)?;
+    let n_unused = body.len().saturating_sub(tables_end);
     let field = if vtable_bytes < 6 { 0 } else { usize::from(u16_at(body, vtable + 4)?) };
     if field == 0 {
         return Some((&[], n_unused));
