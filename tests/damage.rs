@@ -166,6 +166,17 @@ fn clean_cuts(format: &str, bytes: &[u8]) -> Vec<usize> {
         }
         "nmnist" => (0..bytes.len()).step_by(5).collect(),
         "npy" => Vec::new(),
+        // After a line's end, or where the last of four columns is whole: a polarity is.
+        "csv" => {
+            let is_whole = |k: &usize| {
+                let text = String::from_utf8_lossy(&bytes[..*k]).into_owned();
+                let columns: Vec<&str> =
+                    text.rsplit('\n').next().unwrap_or_default().trim_end().split(',').collect();
+                text.ends_with('\n')
+                    || text.contains('\n') && matches!(columns[..], [_, _, _, "0" | "1" | "-1"])
+            };
+            (1..bytes.len()).filter(is_whole).collect()
+        }
         other => panic!("say where a {other} may be cut"),
     }
 }

@@ -59,6 +59,33 @@ fn each_stands_in_its_folder_and_manifest() {
     }
 }
 
+/// Rows are read in blocks, and one by one where a block holds a row that is no plain event.
+#[test]
+fn long_arrays_are_read_as_short_ones() {
+    use recordings::{events, npy, rows};
+    let events = events(700);
+    let shape = "(700, 4)";
+    let format = probe::by_name("npy").expect("a format");
+    for (kind, data) in [
+        ("'<i8'", rows(&events, i64::to_le_bytes)),
+        ("'>i4'", rows(&events, |n| (n as i32).to_be_bytes())),
+        ("'<f4'", rows(&events, |n| (n as f32).to_le_bytes())),
+    ] {
+        let (found, tally, error) = decode(format, &npy(kind, false, shape, &data));
+        assert!(found == events && error.is_empty(), "{kind}: {error}");
+        assert_eq!(tally, Tally::default(), "{kind}");
+    }
+    let mut damaged = rows(&events, i64::to_le_bytes);
+    damaged[300 * 32..][..8].copy_from_slice(&i64::MIN.to_le_bytes());
+    let (found, tally, error) = decode(format, &npy("'<i8'", false, shape, &damaged));
+    assert!(found == [&events[..300], &events[301..]].concat() && error.is_empty(), "{error}");
+    assert_eq!(tally.malformed, 1);
+    damaged[400 * 32 + 24] = 7;
+    let (found, _, error) = decode(format, &npy("'<i8'", false, shape, &damaged));
+    assert_eq!(found.len(), 399);
+    assert!(error.contains("row 400 has the polarity 7"), "{error}");
+}
+
 #[test]
 #[ignore = "writes into fixtures/"]
 fn write_anew() {

@@ -3,11 +3,12 @@
 //! Also what AEDAT 1.0 shares with it. Address bits of the chips come from jAER's event
 //! extractors; x and y stay as stored. Must not know which sensor a model expects.
 
+use super::chips::{CHIPS, Chip, Layout, parse_size};
 use super::clock::Unwrap32;
 use super::header::HeaderLines;
 use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
 use crate::error::{Error, Result, grouped};
-use crate::event::{Event, Polarity, Sensor, SensorSize};
+use crate::event::{Event, Sensor, SensorSize};
 
 /// Row of [`super::FORMATS`].
 pub const FORMAT: Format = Format {
@@ -45,86 +46,6 @@ fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {
 fn encoder(options: &EncoderOptions) -> Box<dyn Encoder> {
     Box::new(Writer { sensor: options.sensor, chip: None, clock: Unwrap32::new(), n_events: 0 })
 }
-
-/// Where a chip's address holds x, y and polarity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
-    Dvs128,
-    Davis,
-}
-
-impl Layout {
-    /// Address bits that only words beside polarity events have set. DVS128: the external bit
-    /// and all that its 15 bits leave over. DAVIS: image or inertial word, external input.
-    const fn aside(self) -> u32 {
-        match self {
-            Layout::Dvs128 => 0xFFFF_8000,
-            Layout::Davis => 0x8000_0400,
-        }
-    }
-
-    #[inline(always)]
-    fn event(self, address: u32, t_us: u64) -> Event {
-        let (x, y, on) = match self {
-            Layout::Dvs128 => ((address >> 1) & 0x7F, (address >> 8) & 0x7F, address & 1 == 0),
-            Layout::Davis => {
-                ((address >> 12) & 0x3FF, (address >> 22) & 0x1FF, address & 0x800 != 0)
-            }
-        };
-        Event { t_us, x: x as u16, y: y as u16, polarity: Polarity::from_on(on) }
-    }
-
-    fn address(self, event: &Event) -> Option<u32> {
-        let (x, y) = (u32::from(event.x), u32::from(event.y));
-        let on = u32::from(event.polarity == Polarity::On);
-        match self {
-            Layout::Dvs128 if x < 128 && y < 128 => Some(y << 8 | x << 1 | (1 - on)),
-            Layout::Davis if x < 1024 && y < 512 => Some(y << 22 | x << 12 | on << 11),
-            _ => None,
-        }
-    }
-}
-
-/// A chip that a header may name.
-struct Chip {
-    /// How the last part of its Java class begins, lower case.
-    names: &'static [&'static str],
-    layout: Layout,
-    size: SensorSize,
-    /// Class that the writer names.
-    class: &'static str,
-}
-
-const fn size(width: u16, height: u16) -> SensorSize {
-    SensorSize { width, height }
-}
-
-const CHIPS: &[Chip] = &[
-    Chip {
-        names: &["dvs128", "tmpdiff128"],
-        layout: Layout::Dvs128,
-        size: size(128, 128),
-        class: "ch.unizh.ini.jaer.chip.retina.DVS128",
-    },
-    Chip {
-        names: &["davis240", "sbret10", "sbret20"],
-        layout: Layout::Davis,
-        size: size(240, 180),
-        class: "eu.seebetter.ini.chips.davis.DAVIS240C",
-    },
-    Chip {
-        names: &["davis346"],
-        layout: Layout::Davis,
-        size: size(346, 260),
-        class: "eu.seebetter.ini.chips.davis.Davis346blue",
-    },
-    Chip {
-        names: &["davis640"],
-        layout: Layout::Davis,
-        size: size(640, 480),
-        class: "eu.seebetter.ini.chips.davis.Davis640",
-    },
-];
 
 /// Decodes records of an address and 32 bits of µs, `N` bytes together: 8 in AEDAT 2.0, 6 in 1.0.
 pub(super) struct JaerDecoder<const N: usize> {
@@ -194,9 +115,7 @@ impl<const N: usize> JaerDecoder<N> {
     }
 
     fn name_chip(&mut self, class: &str) -> Result<()> {
-        let name = class.rsplit('.').next().unwrap_or(class).to_ascii_lowercase();
-        let known = |chip: &&Chip| chip.names.iter().any(|known| name.starts_with(known));
-        let chip = CHIPS.iter().find(known).ok_or_else(|| {
+        let chip = Chip::of_class(class).ok_or_else(|| {
             Error::Unsupported(format!(
                 "recordings of the chip `{}` are not read; known are DVS128, DAVIS240, DAVIS346 and DAVIS640",
                 class.escape_default()
@@ -348,12 +267,6 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
 
 /// Comment line of our own, for sizes that no chip has; other readers pass over it.
 const SIZE_WORDS: &str = "Sensor size:";
-
-pub(super) fn parse_size(text: &str) -> Option<SensorSize> {
-    let (width, height) = text.split_once('x')?;
-    let side = |text: &str| text.parse().ok().filter(|&side| side > 0);
-    Some(SensorSize { width: side(width)?, height: side(height)? })
-}
 
 /// Writes AEDAT 2.0. Sizes of known chips get their layout and `AEChip` line; smaller ones than a
 /// DVS128's get its layout, no chip and a comment; larger ones are refused.

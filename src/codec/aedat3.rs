@@ -3,7 +3,8 @@
 //! Polarity packets are decoded as they come in, all others passed over by their header. Must not
 //! know which sensor a model expects.
 
-use super::aedat2::{parse_size, probe_mark};
+use super::aedat2::probe_mark;
+use super::chips::parse_size;
 use super::header::HeaderLines;
 use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
 use crate::error::{Error, Result, grouped};

@@ -7,7 +7,10 @@ mod aedat2;
 mod aedat3;
 pub mod aedat4;
 mod any;
+mod chips;
 mod clock;
+mod columns;
+mod csv;
 mod header;
 mod nmnist;
 mod npy;
@@ -171,5 +174,12 @@ pub struct Format {
 }
 
 /// Every format; a new one is a file and a row here.
-pub const FORMATS: &[Format] =
-    &[aedat4::FORMAT, aedat3::FORMAT, aedat2::FORMAT, aedat1::FORMAT, nmnist::FORMAT, npy::FORMAT];
+pub const FORMATS: &[Format] = &[
+    aedat4::FORMAT,
+    aedat3::FORMAT,
+    aedat2::FORMAT,
+    aedat1::FORMAT,
+    nmnist::FORMAT,
+    npy::FORMAT,
+    csv::FORMAT,
+];

@@ -4,7 +4,7 @@ use super::*;
 use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_files()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_files(), csv()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events, error)| Recording { file, what, bytes, events, error })
@@ -358,5 +358,59 @@ fn npy_files() -> Vec<Row> {
             vec![],
             "where a value belongs",
         ),
+    ]
+}
+
+fn csv() -> Vec<Row> {
+    let events = events(12);
+    let line = |event: &Event| {
+        let [t, x, y, p] = txyp(event);
+        format!("{t},{x},{y},{p}\n")
+    };
+    let lines: Vec<String> = events.iter().map(line).collect();
+    let with = |fifth: &str| {
+        let lines = [&lines[..4], &[format!("{fifth}\n")], &lines[5..]].concat();
+        format!("t,x,y,p\n{}", lines.concat()).into_bytes()
+    };
+    let seconds = "0.001244,3,4,1\n".repeat(3).into_bytes();
+    let names = format!("t,x,y\n{}", lines.concat()).into_bytes();
+    let order: String = events
+        .iter()
+        .map(|event| {
+            let [t, x, y, p] = txyp(event);
+            format!("{x},{y},{p},{t}\n")
+        })
+        .collect();
+    let last = "x,y,p,t\n3,4,1,100\n3,4,1,20".to_owned().into_bytes();
+    let first = Event { t_us: 100, x: 3, y: 4, polarity: Polarity::On };
+    let four = events[..4].to_vec();
+    vec![
+        (
+            "csv-columns.csv",
+            "a line of three columns",
+            with("1,2,3"),
+            four.clone(),
+            "line 6 holds 3 columns",
+        ),
+        ("csv-text.csv", "a word for a number", with("1,2,many,0"), four.clone(), "row `many`"),
+        ("csv-negative.csv", "a negative time", with("-5,2,3,0"), four.clone(), "time `-5`"),
+        (
+            "csv-wide.csv",
+            "a column beyond 16 bits",
+            with("5,70000,3,0"),
+            four.clone(),
+            "column `70000`",
+        ),
+        ("csv-long.csv", "a line of 300 bytes", with(&"9".repeat(300)), four, "longer than 256"),
+        ("csv-seconds.csv", "times in seconds", seconds, vec![], "a whole number of µs"),
+        ("csv-names.csv", "no column for the polarity", names, vec![], "names the columns `t,x,y`"),
+        (
+            "csv-order.csv",
+            "no names and the time last",
+            order.into_bytes(),
+            vec![],
+            "polarity `1244`",
+        ),
+        ("csv-cut.csv", "ends inside a number", last, vec![first], "ends without a line end"),
     ]
 }

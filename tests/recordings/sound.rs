@@ -4,7 +4,7 @@ use super::*;
 use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_plain(), npy_structured()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_plain(), npy_structured(), csv()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events)| Recording { file, what, bytes, events, error: "" })
@@ -178,6 +178,30 @@ fn npy_structured() -> Vec<Row> {
             events.clone(),
         ),
         ("npy-odd.npy", "other names and types; padding; polarity -1 and 1", odd, events),
+    ]
+}
+
+fn csv() -> Vec<Row> {
+    let events = events(24);
+    let table = |head: &str, line: fn(&Event) -> String| {
+        [head.to_owned(), events.iter().map(line).collect()].concat().into_bytes()
+    };
+    let faery = table("t,x@35,y@35,on\n", |event| {
+        let [t, x, y, p] = txyp(event);
+        format!("{t},{x},{y},{p}\n")
+    });
+    let plain = table("", |event| {
+        let [t, x, y, p] = txyp(event);
+        format!("{t},{x},{y},{}\r\n", 2 * p - 1)
+    });
+    let odd = table("x, y, polarity, id, timestamp\n\n", |event| {
+        let [t, x, y, p] = txyp(event);
+        format!("{x}, {y}, {}, 7, {t}\n", if p == 1 { "True" } else { "False" })
+    });
+    vec![
+        ("csv-faery.csv", "names and size as faery writes them", faery, events.clone()),
+        ("csv-plain.csv", "no names; polarity -1 and 1", plain, events.clone()),
+        ("csv-odd.csv", "another order and one column more", odd, events.clone()),
     ]
 }
 

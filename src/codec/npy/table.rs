@@ -5,6 +5,7 @@
 use super::header::{Columns, NpyHeader};
 use super::number::Kind;
 use super::{NAME, malformed};
+use crate::codec::columns::field_of;
 use crate::error::{Error, Result, grouped};
 
 /// Greatest length of one event, with the fields that are no part of it.
@@ -79,17 +80,10 @@ impl Table {
                 "a structured array of shape {shape:?}; events have one dimension"
             )));
         };
-        const NAMES: [&[&str]; 4] = [
-            &["t", "ts", "time", "timestamp", "timestamps"],
-            &["x"],
-            &["y"],
-            &["p", "pol", "polarity", "on"],
-        ];
         let mut found = [None; 4];
         let mut offset = 0_usize;
         for (name, kind) in fields {
-            let lower = name.to_ascii_lowercase();
-            if let Some(which) = NAMES.iter().position(|names| names.contains(&lower.as_str())) {
+            if let Some(which) = field_of(name) {
                 found[which] = Some(Field { offset, kind: Kind::parse(kind)? });
             }
             offset = offset.saturating_add(n_bytes_of(kind)?);
