@@ -131,7 +131,8 @@ fn cpu_ns() -> u64 {
 
 fn by_us(path: &str) -> (u64, u64) {
     let mut file = File::open(path).expect("a file");
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer =
+        vec![0; std::env::var("CH").map_or(CHUNK_BYTES, |c| c.parse::<usize>().unwrap() << 10)];
     let mut n = file.read(&mut buffer).expect("bytes");
     let codec::Probe::Format(format) = codec::probe(&buffer[..n], Some(path), false) else {
         panic!("unknown format");
