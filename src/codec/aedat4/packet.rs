@@ -205,15 +205,19 @@ fn u16_at(bytes: &[u8], position: usize) -> Option<u16> {
 pub(super) fn append(structs: &[u8], out: &mut Vec<Event>) -> u64 {
     let start = out.len();
     let (structs, _) = structs.as_chunks::<EVENT_BYTES>();
+    let (fours, last) = structs.as_chunks::<4>();
     let mut is_sound = true;
-    out.extend(structs.iter().map(|bytes| {
-        let event = event(bytes);
-        // a branch that is never taken: a sum kept here would go through memory at each event
-        if event.t_us > Event::MAX_T_US {
+    // A branch that is never taken: a sum kept here would go through memory at each event. Four
+    // written out by hand are 15 % faster than one, or than four by `map`.
+    out.extend(fours.iter().flat_map(|[a, b, c, d]| {
+        let four = [event(a), event(b), event(c), event(d)];
+        if four[0].t_us | four[1].t_us | four[2].t_us | four[3].t_us > Event::MAX_T_US {
             is_sound = false;
         }
-        event
+        four
     }));
+    out.extend(last.iter().map(event));
+    is_sound &= last.iter().all(|bytes| event(bytes).t_us <= Event::MAX_T_US);
     if is_sound {
         return 0;
     }
