@@ -279,6 +279,10 @@ impl Activity {
     }
 }
 
+/// A segment that opens out of silence is unnamed until it holds more events than so many quiet
+/// windows could.
+pub const NAMING_WINDOWS: u64 = 5;
+
 /// The segment that a stream is in. Its label, end and counts are those of its last window that
 /// was not quiet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -293,14 +297,14 @@ pub struct OpenSegment {
 
 impl OpenSegment {
     /// A segment that begins at `from_us`. One that opens out of silence must hold more events
-    /// than the gap before it could have held, else a burst of noise would be named; a stream's
-    /// first (`first`) has no gap before it.
+    /// than as many quiet windows as the gap has, at least [`NAMING_WINDOWS`], else a burst of
+    /// noise would be named; a stream's first (`first`) has no silence before it.
     pub fn new(from_us: u64, first: bool, silence: &Silence) -> Self {
         OpenSegment {
             from_us,
             windows: 0,
             events: 0,
-            least_windows: if first { 1 } else { silence.gap_windows },
+            least_windows: if first { 1 } else { silence.gap_windows.max(NAMING_WINDOWS) },
             settled: Segment { from_us, to_us: from_us, ..Segment::default() },
         }
     }

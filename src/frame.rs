@@ -62,10 +62,17 @@ impl Frames {
     }
 
     /// Adds an entry to the window that the next [`Frames::close`] completes. Addresses ascend.
-    #[inline]
     pub fn add(&mut self, address: u32, count: u16) {
         self.addresses.push(address);
         self.counts.push(count);
+    }
+
+    /// Adds all entries of that window: `addresses`, ascending, and their counts, taken out of
+    /// `counts` (which are then 0).
+    pub fn take(&mut self, addresses: &[u32], counts: &mut [u16]) {
+        self.addresses.extend_from_slice(addresses);
+        let count = |address: &u32| std::mem::take(&mut counts[*address as usize]);
+        self.counts.extend(addresses.iter().map(count));
     }
 
     /// Completes a window with the entries added since the last one.

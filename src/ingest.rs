@@ -3,8 +3,8 @@
 //! A function of the bytes alone; whoever holds the file or the socket feeds it. Knows no thread
 //! and no ring.
 
-use crate::codec::{Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
-use crate::error::{Error, Result};
+use crate::codec::{AnyDecoder, Decoder, DecoderOptions, Format, Need, Tally};
+use crate::error::Result;
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
 use crate::prediction::{Losses, Totals};
@@ -33,7 +33,8 @@ pub type Emit<'a> = dyn FnMut(&mut Frames) -> Result<()> + 'a;
 pub struct Ingest {
     reading: Reading,
     name: Option<String>,
-    stage: Stage,
+    decoder: AnyDecoder,
+    view: Option<View>,
     windower: Windower,
     config: WindowConfig,
     events: Vec<Event>,
@@ -43,19 +44,12 @@ pub struct Ingest {
     malformed: u64,
 }
 
-enum Stage {
-    Probing(Vec<u8>),
-    Decoding { format: &'static Format, decoder: Box<dyn Decoder>, view: Option<View> },
-}
-
 impl Ingest {
     /// A stream that has not begun. Its name helps with formats that have no mark.
     pub fn new(reading: Reading, config: WindowConfig, name: Option<&str>) -> Self {
         Ingest {
-            stage: match reading.format {
-                Some(format) => Stage::decoding(format, &reading),
-                None => Stage::Probing(Vec::new()),
-            },
+            decoder: decoder(reading.format, &reading, name),
+            view: None,
             reading,
             name: name.map(str::to_owned),
             windower: Windower::new(config),
@@ -74,22 +68,15 @@ impl Ingest {
     /// As the decoder, the probe or the view say; windows of the good part were emitted or will
     /// be by [`Ingest::finish`].
     pub fn feed(&mut self, bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
-        if let Stage::Probing(held) = &mut self.stage {
-            held.extend_from_slice(bytes);
-            return match probe(held, self.name.as_deref(), false) {
-                Probe::More => Ok(Need::More),
-                Probe::Format(format) => self.begin(format, emit),
-                Probe::Unknown(what) => Err(Error::Unsupported(what)),
-            };
-        }
-        self.decode(bytes, emit)
+        self.events.clear();
+        let fed = self.decoder.feed(bytes, &mut self.events);
+        self.take_events(emit)?;
+        fed
     }
 
     /// The caller passed over `n` bytes, as [`Need::Skip`] allowed.
     pub fn skipped(&mut self, n: u64) {
-        if let Stage::Decoding { decoder, .. } = &mut self.stage {
-            decoder.skipped(n);
-        }
+        self.decoder.skipped(n);
     }
 
     /// No more bytes come (`whole`: because the stream ended, not because of an error or an
@@ -105,10 +92,8 @@ impl Ingest {
         }
         self.first_us = None;
         self.malformed = 0;
-        self.stage = match self.format() {
-            Some(format) => Stage::decoding(format, &self.reading),
-            None => Stage::Probing(Vec::new()),
-        };
+        self.decoder = decoder(self.format(), &self.reading, self.name.as_deref());
+        self.view = None;
         ended
     }
 
@@ -124,62 +109,28 @@ impl Ingest {
 
     /// The format, once it is known.
     pub fn format(&self) -> Option<&'static Format> {
-        match &self.stage {
-            Stage::Decoding { format, .. } => Some(*format),
-            Stage::Probing(_) => None,
-        }
+        self.decoder.format()
     }
 
     /// What the recording says of its sensor.
     pub fn sensor(&self) -> Sensor {
-        match &self.stage {
-            Stage::Decoding { decoder, .. } => decoder.sensor(),
-            Stage::Probing(_) => Sensor::default(),
-        }
+        self.decoder.sensor()
     }
 
     /// What was read besides good events.
     pub fn tally(&self) -> Tally {
-        match &self.stage {
-            Stage::Decoding { decoder, .. } => decoder.tally(),
-            Stage::Probing(_) => Tally::default(),
-        }
-    }
-
-    fn begin(&mut self, format: &'static Format, emit: &mut Emit<'_>) -> Result<Need> {
-        let decoding = Stage::decoding(format, &self.reading);
-        let Stage::Probing(held) = std::mem::replace(&mut self.stage, decoding) else {
-            return Ok(Need::More);
-        };
-        self.decode(&held, emit)
-    }
-
-    fn decode(&mut self, bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
-        let Stage::Decoding { decoder, .. } = &mut self.stage else { return Ok(Need::More) };
-        self.events.clear();
-        let fed = decoder.feed(bytes, &mut self.events);
-        self.take_events(emit)?;
-        fed
+        self.decoder.tally()
     }
 
     fn end_decoding(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        if let Stage::Probing(held) = &self.stage {
-            match probe(held, self.name.as_deref(), true) {
-                Probe::Format(format) => self.begin(format, emit)?,
-                Probe::Unknown(what) => return Err(Error::Unsupported(what)),
-                Probe::More => return Err(Error::Unsupported("too short to tell a format".into())),
-            };
-        }
-        let Stage::Decoding { decoder, .. } = &mut self.stage else { return Ok(()) };
         self.events.clear();
-        let finished = decoder.finish(&mut self.events);
+        let finished = self.decoder.finish(&mut self.events);
         self.take_events(emit)?;
         finished
     }
 
     fn take_events(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        let Stage::Decoding { decoder, view, .. } = &mut self.stage else { return Ok(()) };
-        let malformed = decoder.tally().malformed - self.malformed;
+        let malformed = self.decoder.tally().malformed - self.malformed;
         if malformed > 0 {
             self.malformed += malformed;
             self.windower.lose(Losses { malformed, ..Losses::default() });
@@ -187,11 +138,11 @@ impl Ingest {
         if self.events.is_empty() {
             return Ok(());
         }
-        let view = match view {
+        let view = match &self.view {
             Some(view) => view,
             None => {
-                let settled = View::new(&self.reading.view, &decoder.sensor(), self.config.sensor)?;
-                view.insert(settled)
+                let sensor = self.decoder.sensor();
+                self.view.insert(View::new(&self.reading.view, &sensor, self.config.sensor)?)
             }
         };
         view.apply(&mut self.events);
@@ -227,8 +178,9 @@ impl Ingest {
     }
 }
 
-impl Stage {
-    fn decoding(format: &'static Format, reading: &Reading) -> Stage {
-        Stage::Decoding { format, decoder: (format.decoder)(&reading.decoder), view: None }
+fn decoder(format: Option<&'static Format>, reading: &Reading, name: Option<&str>) -> AnyDecoder {
+    match format {
+        Some(format) => AnyDecoder::of(format, &reading.decoder),
+        None => AnyDecoder::probing(name, &reading.decoder),
     }
 }

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod import;
 pub mod info;
 pub mod ingest;
 pub mod model;

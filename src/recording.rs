@@ -6,7 +6,7 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::codec::{
-    self, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Need, Probe, Tally,
+    self, AnyDecoder, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Need, Tally,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
@@ -32,26 +32,23 @@ pub fn read(
     options: &DecoderOptions,
     each: &mut dyn FnMut(&Sensor, &[Event]) -> Result<()>,
 ) -> (Facts, Result<()>) {
+    let name = path.display().to_string();
     let mut reader = Reader {
-        decoder: format.map(|format| (format, (format.decoder)(options))),
-        options: *options,
-        name: path.display().to_string(),
-        held: Vec::new(),
+        decoder: match format {
+            Some(format) => AnyDecoder::of(format, options),
+            None => AnyDecoder::probing(Some(&name), options),
+        },
         events: Vec::new(),
         bytes: 0,
     };
     let read = reader.run(path, each);
-    let sensor = reader.decoder.as_ref().map(|(_, decoder)| decoder.sensor()).unwrap_or_default();
-    let tally = reader.decoder.as_ref().map(|(_, decoder)| decoder.tally()).unwrap_or_default();
-    let format = reader.decoder.as_ref().map(|(format, _)| *format);
-    (Facts { format, sensor, tally, bytes: reader.bytes }, read)
+    let Reader { decoder, bytes, .. } = reader;
+    let (format, sensor, tally) = (decoder.format(), decoder.sensor(), decoder.tally());
+    (Facts { format, sensor, tally, bytes }, read)
 }
 
 struct Reader {
-    decoder: Option<(&'static Format, Box<dyn Decoder>)>,
-    options: DecoderOptions,
-    name: String,
-    held: Vec<u8>,
+    decoder: AnyDecoder,
     events: Vec<Event>,
     bytes: u64,
 }
@@ -64,68 +61,34 @@ impl Reader {
         let mut source = Source::open(path).map_err(failed)?;
         let mut buffer = Vec::new();
         loop {
-            match source.read(&mut buffer).map_err(failed)? {
+            let bytes = match source.read(&mut buffer).map_err(failed)? {
                 Chunk::Nothing => continue,
-                Chunk::End => return self.end(each),
-                Chunk::Bytes(bytes) => {
-                    self.bytes += bytes.len() as u64;
-                    match self.feed(bytes, each)? {
-                        Need::More => (),
-                        Need::Nothing => return self.end(each),
-                        Need::Skip(n) => {
-                            let skipped = source.skip(n).map_err(failed)?;
-                            self.bytes += skipped;
-                            if let Some((_, decoder)) = &mut self.decoder {
-                                decoder.skipped(skipped);
-                            }
-                        }
-                    }
+                Chunk::End => break,
+                Chunk::Bytes(bytes) => bytes,
+            };
+            self.bytes += bytes.len() as u64;
+            match self.hand_out(each, |decoder, events| decoder.feed(bytes, events))? {
+                Need::More => (),
+                Need::Nothing => break,
+                Need::Skip(n) => {
+                    let skipped = source.skip(n).map_err(failed)?;
+                    self.bytes += skipped;
+                    self.decoder.skipped(skipped);
                 }
             }
         }
+        self.hand_out(each, |decoder, events| decoder.finish(events))
     }
 
-    fn feed(&mut self, bytes: &[u8], each: &mut Each<'_>) -> Result<Need> {
-        if self.decoder.is_some() {
-            return self.decode(bytes, each);
-        }
-        self.held.extend_from_slice(bytes);
-        self.probe(false)?;
-        if self.decoder.is_none() {
-            return Ok(Need::More);
-        }
-        let held = std::mem::take(&mut self.held);
-        self.decode(&held, each)
-    }
-
-    fn probe(&mut self, at_end: bool) -> Result<()> {
-        match codec::probe(&self.held, Some(&self.name), at_end) {
-            Probe::More => (),
-            Probe::Format(format) => self.decoder = Some((format, (format.decoder)(&self.options))),
-            Probe::Unknown(what) => return Err(Error::Unsupported(what)),
-        }
-        Ok(())
-    }
-
-    fn decode(&mut self, bytes: &[u8], each: &mut Each<'_>) -> Result<Need> {
-        let Some((_, decoder)) = &mut self.decoder else { return Ok(Need::More) };
+    fn hand_out<T>(
+        &mut self,
+        each: &mut Each<'_>,
+        decode: impl FnOnce(&mut AnyDecoder, &mut Vec<Event>) -> Result<T>,
+    ) -> Result<T> {
         self.events.clear();
-        let fed = decoder.feed(bytes, &mut self.events);
-        each(&decoder.sensor(), &self.events)?;
-        fed
-    }
-
-    fn end(&mut self, each: &mut Each<'_>) -> Result<()> {
-        if self.decoder.is_none() {
-            self.probe(true)?;
-            let held = std::mem::take(&mut self.held);
-            self.decode(&held, each)?;
-        }
-        let Some((_, decoder)) = &mut self.decoder else { return Ok(()) };
-        self.events.clear();
-        let finished = decoder.finish(&mut self.events);
-        each(&decoder.sensor(), &self.events)?;
-        finished
+        let decoded = decode(&mut self.decoder, &mut self.events);
+        each(&self.decoder.sensor(), &self.events)?;
+        decoded
     }
 }
 

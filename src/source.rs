@@ -17,9 +17,16 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// An open source.
 pub enum Source {
     /// A regular file.
-    File { file: File, position: u64, length: u64 },
+    File(SeekableFile),
     /// Chunks that a thread reads.
     Pipe(Receiver<io::Result<Vec<u8>>>),
+}
+
+/// A regular file and where it is read.
+pub struct SeekableFile {
+    file: File,
+    position: u64,
+    length: u64,
 }
 
 /// What a read gave.
@@ -52,7 +59,8 @@ impl Source {
         }
         if metadata.is_file() {
             let file = File::open(path)?;
-            return Ok(Source::File { file, position: 0, length: metadata.len() });
+            let length = metadata.len();
+            return Ok(Source::File(SeekableFile { file, position: 0, length }));
         }
         let path: PathBuf = path.to_owned();
         Ok(Source::pipe(move || Ok(Box::new(File::open(path)?))))
@@ -85,7 +93,7 @@ impl Source {
     /// The next bytes; `buffer` keeps its memory between calls.
     pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> io::Result<Chunk<'a>> {
         match self {
-            Source::File { file, position, .. } => {
+            Source::File(SeekableFile { file, position, .. }) => {
                 buffer.resize(CHUNK_BYTES, 0);
                 let n = file.read(buffer)?;
                 *position += n as u64;
@@ -104,7 +112,7 @@ impl Source {
 
     /// Passes over up to `n` bytes where that costs nothing; gives how many.
     pub fn skip(&mut self, n: u64) -> io::Result<u64> {
-        let Source::File { file, position, length } = self else { return Ok(0) };
+        let Source::File(SeekableFile { file, position, length }) = self else { return Ok(0) };
         let n = n.min(length.saturating_sub(*position));
         *position = file.seek(SeekFrom::Start(*position + n))?;
         Ok(n)

@@ -63,6 +63,7 @@ pub struct Windower {
     gap_windows: u64,
     counts: Vec<u16>,
     touched: Vec<u64>,
+    active: Vec<u32>,
     /// The open window's span, empty before the first event.
     start_us: u64,
     end_us: u64,
@@ -86,6 +87,7 @@ impl Windower {
             config,
             counts: vec![0; addresses],
             touched: vec![0; addresses.div_ceil(64)],
+            active: vec![0; addresses + SPILL],
             start_us: 0,
             end_us: 0,
             first_of_grid: true,
@@ -193,34 +195,33 @@ impl Windower {
 
     /// Counts the leading events that lie in the open window, at least one.
     fn count_run(&mut self, events: &[Event]) -> usize {
-        let (start_us, end_us) = (self.start_us, self.end_us);
-        let sensor = self.config.sensor;
-        let (mut inside, mut outside, mut saturated) = (0, 0, 0);
+        let WindowConfig { sensor, window_us, .. } = self.config;
+        let start_us = self.start_us;
+        let (counts, touched) = (&mut *self.counts, &mut *self.touched);
+        let (mut lost, mut saturated, mut last_us) = (0, 0, self.last_us);
         let mut taken = 0;
         for event in events {
-            if event.t_us < start_us || event.t_us >= end_us {
+            if event.t_us.wrapping_sub(start_us) >= window_us {
                 break;
             }
             taken += 1;
-            self.last_us = self.last_us.max(event.t_us);
-            let Some(address) = sensor.address(event) else {
-                outside += 1;
+            last_us = last_us.max(event.t_us);
+            let Some(address) = sensor.address(event).map(|address| address as usize) else {
+                lost += 1;
                 continue;
             };
-            let count = &mut self.counts[address as usize];
-            if *count == u16::MAX {
-                saturated += 1;
-                continue;
-            }
-            *count += 1;
-            inside += 1;
-            self.touched[address as usize / 64] |= 1 << (address % 64);
+            let full = counts[address] == u16::MAX;
+            counts[address] += u16::from(!full);
+            saturated += u64::from(full);
+            touched[address / 64] |= 1 << (address % 64);
         }
+        self.last_us = last_us;
         self.late_run = 0;
-        self.events = self.events.saturating_add(inside);
+        let inside = taken as u64 - lost - saturated;
+        self.events = self.events.saturating_add(inside as u32);
         self.totals.events += taken as u64;
-        if outside + saturated > 0 {
-            self.count_lost(Losses { outside, overflow: saturated, ..Losses::default() });
+        if lost + saturated > 0 {
+            self.count_lost(Losses { outside: lost, overflow: saturated, ..Losses::default() });
         }
         taken
     }
@@ -249,7 +250,8 @@ impl Windower {
         if self.empty_run > self.gap_windows {
             return;
         }
-        self.take_counts(Some(out));
+        let active = active_addresses(&mut self.touched, &mut self.active);
+        out.take(active, &mut self.counts);
         out.close(Window {
             t_start_us: self.start_us,
             t_end_us: self.end_us,
@@ -260,24 +262,41 @@ impl Windower {
     }
 
     fn forget_open(&mut self) {
-        self.take_counts(None);
+        for address in active_addresses(&mut self.touched, &mut self.active) {
+            self.counts[*address as usize] = 0;
+        }
         self.events = 0;
     }
-
-    fn take_counts(&mut self, mut out: Option<&mut Frames>) {
-        for (k, word) in self.touched.iter_mut().enumerate() {
-            let mut bits = std::mem::take(word);
-            while bits != 0 {
-                let address = k * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let count = std::mem::take(&mut self.counts[address]);
-                if let Some(out) = out.as_deref_mut() {
-                    out.add(address as u32, count);
-                }
-            }
-        }
-    }
 }
+
+/// Set bits of `touched`, ascending, which are cleared; `active` is as long as all of them and
+/// [`SPILL`] more.
+///
+/// Most words hold few bits: [`SPILL`] places are written without asking how many, which a
+/// processor runs through without a wrong guess.
+fn active_addresses<'a>(touched: &mut [u64], active: &'a mut [u32]) -> &'a [u32] {
+    let mut n = 0;
+    for (k, word) in touched.iter_mut().enumerate() {
+        let mut bits = std::mem::take(word);
+        if bits == 0 {
+            continue;
+        }
+        let found = bits.count_ones() as usize;
+        let mut written = 0;
+        while written < found {
+            for place in &mut active[n + written..n + written + SPILL] {
+                *place = (k * 64) as u32 + bits.trailing_zeros();
+                bits &= bits.wrapping_sub(1);
+            }
+            written += SPILL;
+        }
+        n += found;
+    }
+    &active[..n]
+}
+
+/// Addresses written at a time.
+const SPILL: usize = 4;
 
 /// Number of windows that last `gap_us`, at least 1.
 pub fn gap_windows(gap_us: u64, window_us: u64) -> u64 {

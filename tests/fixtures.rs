@@ -7,7 +7,7 @@ mod recordings;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use dvs_stream::codec::{DecoderOptions, Tally, probe};
+use dvs_stream::codec::{DecoderOptions, Format, Tally, probe};
 use dvs_stream::event::Event;
 use recordings::Recording;
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ fn sets() -> [(&'static str, Vec<Recording>); 2] {
 fn each_decodes_to_what_its_maker_put_in() {
     for (set, recordings) in sets() {
         for recording in recordings {
-            let (events, _, error) = decode(&recording);
+            let (events, _, error) = decode(format_of(&recording), &recording.bytes);
             assert_eq!(events, recording.events, "{set}/{}: {error}", recording.file);
             let as_expected = match recording.error {
                 "" => error.is_empty(),
@@ -42,7 +42,11 @@ fn each_stands_in_its_folder_and_manifest() {
     for (set, recordings) in sets() {
         for recording in &recordings {
             let stored = std::fs::read(folder(set).join(recording.file)).expect(recording.file);
-            assert!(stored == recording.bytes, "{set}/{} is not as it is made", recording.file);
+            // Another version of a compressor may write other bytes of the same meaning.
+            let same = stored == recording.bytes || format_of(recording).name == "aedat4";
+            assert!(same, "{set}/{} is not as it is made", recording.file);
+            let (events, ..) = decode(format_of(recording), &stored);
+            assert_eq!(events, recording.events, "{set}/{}", recording.file);
             assert!(stored.len() <= 2048, "{set}/{} is too long", recording.file);
         }
         let stored = std::fs::read_to_string(folder(set).join("MANIFEST.csv")).expect("a manifest");
@@ -67,15 +71,15 @@ fn write_anew() {
     }
 }
 
-fn decode(recording: &Recording) -> (Vec<Event>, Tally, String) {
-    let mut decoder = (format_of(recording).decoder)(&DecoderOptions::default());
+fn decode(format: &Format, bytes: &[u8]) -> (Vec<Event>, Tally, String) {
+    let mut decoder = (format.decoder)(&DecoderOptions::default());
     let mut events = Vec::new();
-    let end = decoder.feed(&recording.bytes, &mut events).map(drop);
+    let end = decoder.feed(bytes, &mut events).map(drop);
     let end = end.and_then(|()| decoder.finish(&mut events));
     (events, decoder.tally(), end.map_or_else(|error| error.to_string(), |()| String::new()))
 }
 
-fn format_of(recording: &Recording) -> &'static dvs_stream::codec::Format {
+fn format_of(recording: &Recording) -> &'static Format {
     let name = recording.file.split(['-', '.']).next().unwrap_or_default();
     probe::by_name(name).expect("a file is named after its format")
 }
@@ -83,7 +87,7 @@ fn format_of(recording: &Recording) -> &'static dvs_stream::codec::Format {
 fn manifest(recordings: &[Recording]) -> String {
     let mut text = HEAD.to_owned();
     for recording in recordings {
-        let (events, tally, error) = decode(recording);
+        let (events, tally, error) = decode(format_of(recording), &recording.bytes);
         let Tally { malformed, frames, imu, external, invalid, other } = tally;
         let n_aside = malformed + frames + imu + external + invalid + other;
         let [t, x, y, polarity] = digests(&events);

@@ -1,9 +1,13 @@
 //! What every format must do, whichever it is, and what real recordings are known to hold.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dvs_stream::codec::{Decoder, DecoderOptions, FORMATS, Format, Need};
-use dvs_stream::event::{Event, Polarity};
+use dvs_stream::codec::probe::{self, Probe};
+use dvs_stream::codec::{
+    Compression, Decoder, DecoderOptions, EncoderOptions, FORMATS, Format, Match, Need,
+};
+use dvs_stream::event::{Event, Polarity, SensorSize};
+use proptest::prelude::*;
 
 /// Real recordings, which are no part of the project; `None` where they are absent.
 fn shared(path: &str) -> Option<PathBuf> {
@@ -20,7 +24,31 @@ fn shared(path: &str) -> Option<PathBuf> {
 }
 
 fn format(name: &str) -> &'static Format {
-    FORMATS.iter().find(|format| format.name == name).expect("a known format")
+    probe::by_name(name).expect("a known format")
+}
+
+/// Every recording under `fixtures/`, whoever made it, with its format: named so, or probed.
+fn fixtures() -> Vec<(PathBuf, &'static Format, Vec<u8>)> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("fixtures") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+            let bytes = std::fs::read(&path).expect("readable");
+            let prefix = name.split(['-', '.']).next().unwrap_or_default();
+            match (probe::by_name(prefix), probe::probe(&bytes, Some(name), true)) {
+                (Ok(format), _) | (_, Probe::Format(format)) => found.push((path, format, bytes)),
+                _ => {}
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
 }
 
 fn fresh(format: &Format) -> Box<dyn Decoder> {
@@ -113,4 +141,246 @@ fn poker_recordings_are_as_their_manifest_says() {
         n_files += 1;
     }
     assert_eq!(n_files, 68);
+}
+
+#[test]
+fn nmnist_recordings_hold_what_another_reader_found() {
+    let Some(folder) = shared("nmnist-small") else { return };
+    let (mut n_files, mut n_events, mut last_us, mut falls) = (0, 0, 0, 0);
+    for entry in std::fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|own| own != "bs2") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("readable");
+        let named = path.to_str();
+        assert!(
+            matches!(probe::probe(&bytes, named, true), Probe::Format(f) if f.name == "nmnist")
+        );
+        let events = events_of(format("nmnist"), &bytes);
+        assert!(events.iter().all(|event| event.x < 34 && event.y < 34), "{named:?}");
+        falls += events.windows(2).filter(|pair| pair[1].t_us < pair[0].t_us).count();
+        last_us = last_us.max(events.last().map_or(0, |event| event.t_us));
+        n_events += events.len();
+        n_files += 1;
+    }
+    assert_eq!((n_files, n_events, last_us, falls), (1000, 4_133_231, 315_109, 0));
+}
+
+#[test]
+fn names_and_extensions_are_plain() {
+    for (k, format) in FORMATS.iter().enumerate() {
+        assert!(FORMATS[..k].iter().all(|other| other.name != format.name), "{}", format.name);
+        assert!(!format.extensions.is_empty(), "{}", format.name);
+        for extension in format.extensions {
+            assert_eq!(*extension, extension.to_lowercase(), "{}", format.name);
+            assert!(!extension.starts_with('.'), "{}", format.name);
+        }
+        assert_eq!((format.probe)(b"nothing like it"), Match::No, "{}", format.name);
+    }
+}
+
+#[test]
+fn every_format_has_a_sound_and_a_damaged_fixture() {
+    let fixtures = fixtures();
+    for format in FORMATS {
+        for folder in ["formats", "damaged"] {
+            let within =
+                |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with(folder));
+            let found =
+                fixtures.iter().any(|(path, own, _)| own.name == format.name && within(path));
+            assert!(found, "no {} in fixtures/{folder}", format.name);
+        }
+    }
+}
+
+#[test]
+fn equal_bytes_give_equal_events_however_they_are_cut() {
+    for (path, format, bytes) in fixtures() {
+        let mut whole = fresh(format);
+        let (events, end) = decode(&mut *whole, &bytes, bytes.len().max(1), false);
+        for n_chunk in [1, 7, 4096] {
+            for seek in [false, true] {
+                let mut cut = fresh(format);
+                let (cut_events, cut_end) = decode(&mut *cut, &bytes, n_chunk, seek);
+                let how = format!("{} in {n_chunk}, seek {seek}", path.display());
+                assert_eq!(cut_end, end, "{how}");
+                assert!(cut_events == events, "{how}: other events");
+                assert_eq!((cut.sensor(), cut.tally()), (whole.sensor(), whole.tally()), "{how}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sound_fixtures_are_found_by_their_bytes_or_their_names() {
+    for (path, format, bytes) in fixtures() {
+        if path.parent().is_some_and(|parent| !parent.ends_with("formats")) {
+            continue;
+        }
+        let name = path.to_str();
+        assert_eq!(probed(&bytes, name, true), format.name, "{name:?}");
+        let marked = (format.probe)(&bytes) == Match::Yes;
+        let unnamed = probed(&bytes, Some("recording.txt"), true);
+        assert_eq!(unnamed == format.name, marked, "{name:?} under another name: {unnamed}");
+    }
+}
+
+/// Name of the format found, `more`, or the advice given.
+fn probed(bytes: &[u8], name: Option<&str>, at_end: bool) -> String {
+    match probe::probe(bytes, name, at_end) {
+        Probe::Format(format) => format.name.to_owned(),
+        Probe::More => "more".to_owned(),
+        Probe::Unknown(what) => what,
+    }
+}
+
+#[test]
+fn what_people_really_pass_is_named() {
+    let tar = [vec![b'a'; 257], b"ustar\0".to_vec(), vec![0; 300]].concat();
+    let noise: Vec<u8> = (0..600_u32).map(|k| (k * k % 251) as u8).collect();
+    let cases: &[(&[u8], &str, bool, &str)] = &[
+        (b"", "a.aedat", true, "empty"),
+        (b"", "a.aedat", false, "more"),
+        (b"#!AER-D", "a.aedat", false, "more"),
+        (b"#!AER-D", "a.aedat", true, "within the mark"),
+        (b"#!AER-DAT2.0\r\n", "a.bin", false, "aedat2"),
+        (b"#!AER-DAT1.0\r\n", "a.aedat4", true, "aedat1"),
+        (b"#!AER-DAT3.1\r\n", "a.aedat4", true, "aedat3"),
+        (b"\x93NUMPY\x01\0", "a.txt", true, "npy"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a.npy",
+            true,
+            "git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html>", "a.aedat4", true, "web page"),
+        (b"<HTML>", "a.aedat4", true, "web page"),
+        (b"\x1f\x8b\x08\0", "a.aedat4.gz", true, "gunzip"),
+        (b"PK\x03\x04", "a.npz", true, "zip"),
+        (&tar, "a.tar", true, "tar archive"),
+        (b"\0\0\0\x18ftypmp42", "a.mp4", true, "video"),
+        (b"RIFF\0\0\0\0AVI LIST", "a.avi", true, "video"),
+        (b"% evt 3.0\n% format EVT3\n", "a.raw", true, "Prophesee"),
+        (b"\x89HDF\r\n\x1a\n", "a.h5", true, "HDF5"),
+        (b"#ROSBAG V2.0\n", "a.bag", true, "ROS bag"),
+        (b"Event Stream\x02", "a.es", true, "Event Stream"),
+        (b"\x80\x04\x95", "a.pkl", true, "pickle"),
+        (b"@\0\0\0\0\0\0\0{\"__metadata__\"", "a.bin", true, "--model"),
+        (&noise, "a.bin", true, "--format"),
+        (&noise, "a.aedat", false, "--format"),
+        (&noise[..100], "a.aedat", false, "more"),
+    ];
+    for (bytes, name, at_end, expected) in cases {
+        let found = probed(bytes, Some(name), *at_end);
+        assert!(found.contains(expected), "{name}: {found}, not {expected}");
+    }
+    assert!(probed(&noise, None, true).contains("--format"));
+    let error = probe::by_name("aedat9").map(|format| format.name).expect_err("no such format");
+    for format in FORMATS {
+        assert!(error.to_string().contains(format.name), "{error}");
+    }
+}
+
+#[test]
+fn files_to_be_written_are_named_by_their_extension() {
+    assert_eq!(probe::for_writing("a/b.AEDAT").map(|format| format.name).ok(), Some("aedat2"));
+    let error = probe::for_writing("a.npz").map(|format| format.name).expect_err("not written");
+    assert!(error.to_string().contains(".aedat"), "{error}");
+}
+
+const SIZES: [Option<(u16, u16)>; 8] = [
+    None,
+    Some((35, 35)),
+    Some((128, 128)),
+    Some((240, 180)),
+    Some((320, 240)),
+    Some((346, 260)),
+    Some((640, 480)),
+    Some((1280, 720)),
+];
+const COMPRESSIONS: [Compression; 5] = [
+    Compression::None,
+    Compression::Lz4,
+    Compression::Lz4High,
+    Compression::Zstd,
+    Compression::ZstdHigh,
+];
+
+/// What an encoder wrote, or its refusal.
+fn encoded(format: &Format, options: &EncoderOptions, batches: &[&[Event]]) -> Option<Vec<u8>> {
+    let mut encoder = (format.encoder?)(options);
+    let mut bytes = Vec::new();
+    for batch in batches {
+        encoder.encode(batch, &mut bytes).ok()?;
+    }
+    if let Some(patch) = encoder.finish(&mut bytes).ok()? {
+        let at = patch.offset as usize;
+        bytes[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
+    }
+    Some(bytes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_reads_back_equal(
+        size in 0..SIZES.len(),
+        compression in 0..COMPRESSIONS.len(),
+        start_us in 0_u64..1 << 32,
+        steps in prop::collection::vec((0_u64..3000, 0_u64..20, any::<u16>(), any::<u16>(), any::<bool>()), 0..200),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let sensor = SIZES[size].map(|(width, height)| SensorSize { width, height });
+        let (width, height) = SIZES[size].unwrap_or((128, 128));
+        let mut t_us = start_us;
+        let events: Vec<Event> = steps
+            .iter()
+            .map(|&(step, leap, x, y, on)| {
+                // Now and then a pause of up to 18 minutes.
+                t_us += if leap == 0 { step << 18 } else { step };
+                Event { t_us, x: x % width, y: y % height, polarity: Polarity::from_on(on) }
+            })
+            .collect();
+        let (first, second) = events.split_at(cut.index(events.len() + 1));
+        let options = EncoderOptions { sensor, compression: COMPRESSIONS[compression] };
+        for format in FORMATS.iter().filter(|format| format.encoder.is_some()) {
+            let Some(bytes) = encoded(format, &options, &[first, second]) else {
+                // AEDAT 2.0 lacks layouts of other sizes, AEDAT 4 must name one.
+                let expected = match format.name {
+                    "aedat2" => matches!(width, 320 | 1280),
+                    "aedat4" => sensor.is_none(),
+                    _ => false,
+                };
+                prop_assert!(expected, "{} {sensor:?}", format.name);
+                continue;
+            };
+            let mut decoder = fresh(format);
+            let (found, end) = decode(&mut *decoder, &bytes, 4096, true);
+            prop_assert_eq!(end, Ok(()), "{}", format.name);
+            prop_assert!(found == events, "{} with {:?}", format.name, options);
+            prop_assert_eq!(decoder.sensor().size, sensor, "{}", format.name);
+        }
+    }
+}
+
+#[test]
+fn events_that_a_format_cannot_hold_are_refused() {
+    let event = Event { t_us: 0, x: 0, y: 0, polarity: Polarity::On };
+    let refused = |sensor, event: Event| {
+        let options = EncoderOptions { sensor, compression: Compression::None };
+        let mut encoder = format("aedat2").encoder.expect("a writer")(&options);
+        encoder.encode(&[event], &mut Vec::new()).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(None, event), None);
+    for (sensor, event, expected) in [
+        (None, Event { x: 128, ..event }, "(128, 0)"),
+        (Some(SensorSize { width: 346, height: 260 }), Event { y: 512, ..event }, "(0, 512)"),
+        (None, Event { t_us: 1 << 32, ..event }, "32 bits of time"),
+        (Some(SensorSize { width: 320, height: 240 }), event, "320x240"),
+    ] {
+        let error = refused(sensor, event).expect(expected);
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -100,7 +100,7 @@ fn check_step(layer: LayerWeights, x: &[f32], before: Vec<f32>, after: Vec<f32>)
         |values: &[f32]| Tensor::from_slice(values, (1, values.len()), &Device::Cpu).unwrap();
     let plain = PlainState { layers: vec![before.chunks(neurons).map(tensor).collect()] };
     let (_, plain) = network.step(&tensor(x), &plain).unwrap();
-    let variables = plain.layers[0].iter().map(|variable| values(variable));
+    let variables = plain.layers[0].iter().map(values);
     assert_near("plain", &variables.collect::<Vec<_>>().concat(), &after);
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
 use super::{Common, exit};
-use crate::codec::{Compression, EncoderOptions, FORMATS, Format};
+use crate::codec::{Compression, EncoderOptions, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
@@ -27,7 +27,7 @@ pub struct ConvertArgs {
     input: PathBuf,
     /// Recording to write
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    out: PathBuf,
     /// Format to write [default: by OUT's extension]
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     to: Option<FormatName>,
@@ -63,30 +63,14 @@ impl From<CompressionArg> for Compression {
     }
 }
 
-/// The writable format of a file's extension.
-pub fn writable_by_extension(path: &std::path::Path) -> anyhow::Result<&'static Format> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-    let writable = || FORMATS.iter().filter(|format| format.encoder.is_some());
-    let found = writable().find(|format| format.extensions.contains(&extension.as_str()));
-    found.with_context(|| {
-        let known: Vec<_> =
-            writable().flat_map(|f| f.extensions).map(|e| format!(".{e}")).collect();
-        format!(
-            "{}: which format to write? Use one of {}, or --to NAME",
-            path.display(),
-            known.join(", ")
-        )
-    })
-}
-
 /// Runs the command.
 pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let to = match args.to {
         Some(FormatName(format)) => format,
-        None => writable_by_extension(&args.output)?,
+        None => for_writing(&args.out.to_string_lossy())?,
     };
     let same = |a: &PathBuf| a.canonicalize().ok();
-    if same(&args.input).is_some() && same(&args.input) == same(&args.output) {
+    if same(&args.input).is_some() && same(&args.input) == same(&args.out) {
         bail!("{}: a recording cannot be converted onto itself", args.input.display());
     }
     let how = Conversion {
@@ -95,7 +79,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         to,
         encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
     };
-    let converted = match convert(&args.input, &args.output, &how) {
+    let converted = match convert(&args.input, &args.out, &how) {
         Ok(converted) => converted,
         Err(error) => {
             let damaged = matches!(error, Error::Malformed { .. } | Error::Limit { .. });
@@ -103,7 +87,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
             return Ok(exit(if damaged { 1 } else { 2 }, &error, common));
         }
     };
-    let (events, output) = (grouped(converted.events), args.output.display());
+    let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
         eprintln!("{output}: {events} events as {}", to.title);
         let malformed = converted.tally.malformed;

@@ -5,6 +5,7 @@
 
 mod args;
 mod convert;
+mod import;
 mod info;
 mod replay;
 mod synth;
@@ -45,6 +46,7 @@ enum Command {
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
     Synth(synth::SynthArgs),
+    Import(import::ImportArgs),
     /// Print shell completions
     ///
     /// Example: dvs-stream completions bash > ~/.local/share/bash-completion/completions/dvs-stream
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::main(args, common),
         Command::Convert(args) => convert::main(args, common),
         Command::Synth(args) => synth::main(args, common),
+        Command::Import(args) => import::main(args, common),
         Command::Completions { shell } => {
             clap_complete::generate(
                 *shell,

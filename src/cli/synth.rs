@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::Common;
 use super::args::{FormatName, parse_format, parse_time};
-use super::convert::{CompressionArg, writable_by_extension};
-use crate::codec::{EncoderOptions, Format};
+use super::convert::CompressionArg;
+use crate::codec::{EncoderOptions, Format, for_writing};
 use crate::event::Event;
 use crate::recording::Writer;
 use crate::synth::{self, Deck, Pip, PipOptions};
@@ -105,7 +105,7 @@ fn make_deck(
 ) -> anyhow::Result<()> {
     let format = match args.to {
         Some(FormatName(format)) => format,
-        None => writable_by_extension(&args.out)?,
+        None => for_writing(&args.out.to_string_lossy())?,
     };
     if args.out.is_dir() {
         bail!("{}: a deck is one file, this is a folder", args.out.display());

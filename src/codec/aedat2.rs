@@ -233,45 +233,48 @@ impl<const N: usize> JaerDecoder<N> {
         let n_before = out.len();
         out.reserve(records.len());
         match self.layout {
-            Layout::Dvs128 => self.blocks(Layout::Dvs128, records, out),
-            Layout::Davis => self.blocks(Layout::Davis, records, out),
+            Layout::Dvs128 => self.runs(Layout::Dvs128, records, out),
+            Layout::Davis => self.runs(Layout::Davis, records, out),
         }
         self.n_events += (out.len() - n_before) as u64;
     }
 
-    /// A block without words aside, and within the clock's quarter, has no branch per event.
+    /// Runs of plain events within one quarter of the clock; what ends a run is read by itself.
     #[inline(always)]
-    fn blocks(&mut self, layout: Layout, records: &[[u8; N]], out: &mut Vec<Event>) {
-        const BLOCK: usize = 64;
+    fn runs(&mut self, layout: Layout, records: &[[u8; N]], out: &mut Vec<Event>) {
         let rare = u64::from(layout.aside()) << 32 | u64::from(Unwrap32::QUARTER);
-        for block in records.chunks(BLOCK) {
-            let last = u64::from(self.clock.last()).to_be();
-            let seen = block.iter().fold(0, |seen, record| seen | (stored(record) ^ last));
-            if u64::from_be(seen) & rare != 0 {
-                self.one_by_one(layout, block, out);
-                continue;
-            }
-            let round_us = self.clock.round_us();
-            out.extend(block.iter().map(|record| {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (last, round_us) = (u64::from(self.clock.last()), self.clock.round_us());
+            let plain = rest.iter().map_while(|record| {
                 let word = word(record);
-                layout.event((word >> 32) as u32, round_us | u64::from(word as u32))
-            }));
-            if let Some(record) = block.last() {
+                let event = layout.event((word >> 32) as u32, round_us | u64::from(word as u32));
+                ((word ^ last) & rare == 0).then_some(event)
+            });
+            let n = out.len();
+            out.extend(plain);
+            let n = out.len() - n;
+            let (done, after) = rest.split_at(n);
+            if let Some(record) = done.last() {
                 self.clock.unwrap(word(record) as u32);
             }
+            rest = match after.split_first() {
+                Some((record, after)) => {
+                    self.one(layout, word(record), out);
+                    after
+                }
+                None => after,
+            };
         }
     }
 
     #[inline(always)]
-    fn one_by_one(&mut self, layout: Layout, records: &[[u8; N]], out: &mut Vec<Event>) {
-        for record in records {
-            let word = word(record);
-            let address = (word >> 32) as u32;
-            if address & layout.aside() != 0 {
-                self.set_aside(layout, address);
-                continue;
-            }
+    fn one(&mut self, layout: Layout, word: u64, out: &mut Vec<Event>) {
+        let address = (word >> 32) as u32;
+        if address & layout.aside() == 0 {
             out.push(layout.event(address, self.clock.unwrap(word as u32)));
+        } else {
+            self.set_aside(layout, address);
         }
     }
 
@@ -289,15 +292,9 @@ impl<const N: usize> JaerDecoder<N> {
 /// Address in the upper, µs in the lower half.
 #[inline(always)]
 fn word<const N: usize>(record: &[u8; N]) -> u64 {
-    u64::from_be(stored(record))
-}
-
-/// [`word`] before its bytes are turned, which a block's check need not pay for.
-#[inline(always)]
-fn stored<const N: usize>(record: &[u8; N]) -> u64 {
     let mut wide = [0; 8];
     wide[8 - N..].copy_from_slice(record);
-    u64::from_ne_bytes(wide)
+    u64::from_be_bytes(wide)
 }
 
 impl<const N: usize> Decoder for JaerDecoder<N> {

@@ -6,12 +6,14 @@ mod aedat1;
 mod aedat2;
 mod aedat3;
 pub mod aedat4;
+mod any;
 mod clock;
 mod header;
 mod nmnist;
 mod npy;
 pub mod probe;
 
+pub use any::AnyDecoder;
 pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
@@ -146,6 +148,9 @@ pub enum Match {
     Short,
 }
 
+/// Makes a fresh encoder.
+pub type NewEncoder = fn(&EncoderOptions) -> Box<dyn Encoder>;
+
 /// One row of [`FORMATS`].
 pub struct Format {
     /// Name on the command line.
@@ -162,7 +167,7 @@ pub struct Format {
     /// A fresh decoder.
     pub decoder: fn(&DecoderOptions) -> Box<dyn Decoder>,
     /// A fresh encoder, where the format can be written.
-    pub encoder: Option<fn(&EncoderOptions) -> Box<dyn Encoder>>,
+    pub encoder: Option<NewEncoder>,
 }
 
 /// Every format; a new one is a file and a row here.

@@ -18,7 +18,7 @@ pub const MAX_INPUTS: usize = 1 << 23;
 /// Most weights of a network, padding included (512 MiB).
 pub const MAX_WEIGHTS: usize = 1 << 27;
 /// Longest step in seconds.
-pub const MAX_STEP_S: f64 = 1.0;
+pub const MAX_STEP_S: f64 = 60.0;
 
 /// One layer without its weights, as in a model's metadata:
 /// `{"cell": "lif", "inputs": 2450, "neurons": 100, "recurrent": true, "v_th": 0.3}`.

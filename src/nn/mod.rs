@@ -9,6 +9,7 @@ mod network;
 mod op;
 mod state;
 mod trace;
+pub mod weights;
 
 pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};

@@ -66,7 +66,9 @@ impl<'a> Printer<'a> {
             return;
         }
         if (prediction.window + 1).is_multiple_of(self.replay.every) {
-            self.held.remove(stream);
+            if let Some(held) = self.held.get_mut(stream) {
+                held.clear();
+            }
             self.sink.record(stream, record, logits, &mut self.buffer);
         } else {
             let held = self.held.entry(stream.to_owned()).or_default();

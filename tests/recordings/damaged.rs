@@ -1,9 +1,10 @@
 //! Recordings with one fault each, and what comes of it.
 
 use super::*;
+use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), nmnist(), npy_files()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_files()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events, error)| Recording { file, what, bytes, events, error })
@@ -135,6 +136,103 @@ fn aedat3() -> Vec<Row> {
         ("aedat3-time.aedat", "a negative time", negative, less, ""),
         ("aedat3-text.aedat", "text after the packets", text, events, "more than the"),
         ("aedat3-format.aedat", "packets not stored RAW", png, vec![], "SerializedTS"),
+    ]
+}
+
+fn aedat4() -> Vec<Row> {
+    let events = events(12);
+    let sound = super::aedat4(&events, Compression::None, true);
+    let at = first_packet(&sound);
+    let end = at + 8 + 32 + 16 * 12;
+    let place = (end as u64).to_le_bytes();
+    let place_at = sound.windows(8).position(|bytes| bytes == place).expect("the table's place");
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut changed = sound.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        changed
+    };
+    let with_payload = |compression, payload: &[u8]| {
+        let mut bytes = super::aedat4(&events, compression, false);
+        bytes.truncate(at);
+        bytes.extend([0_u32, payload.len() as u32].map(u32::to_le_bytes).concat());
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    let far = changed(place_at, &(end as u64 + 1000).to_le_bytes());
+    let bomb = zstd::bulk::compress(&vec![0; 20 << 20], 3).expect("zeros");
+    let negative = changed(at + 8 + 32, &(-5_i64).to_le_bytes());
+    vec![
+        (
+            "aedat4-cut.aedat4",
+            "ends inside a packet",
+            sound[..at + 100].to_vec(),
+            vec![],
+            "ends after 100 of",
+        ),
+        (
+            "aedat4-cut-header.aedat4",
+            "ends inside the header",
+            sound[..at - 9].to_vec(),
+            vec![],
+            "ends after",
+        ),
+        (
+            "aedat4-no-table.aedat4",
+            "ends before its table",
+            far[..end].to_vec(),
+            events.clone(),
+            "before its table",
+        ),
+        (
+            "aedat4-header.aedat4",
+            "a header of 2 GiB",
+            changed(14, &[0xFF, 0xFF, 0xFF, 0x7F]),
+            vec![],
+            "header claims",
+        ),
+        (
+            "aedat4-hostile.aedat4",
+            "a packet of 2 GiB",
+            changed(at + 4, &[0xFF, 0xFF, 0xFF, 0x7F]),
+            vec![],
+            "claims",
+        ),
+        (
+            "aedat4-stream.aedat4",
+            "a stream that is not declared",
+            changed(at, &[9]),
+            vec![],
+            "names stream 9",
+        ),
+        (
+            "aedat4-events.aedat4",
+            "more events than the packet holds",
+            changed(at + 8 + 28, &[200]),
+            vec![],
+            "is damaged",
+        ),
+        ("aedat4-time.aedat4", "a negative time", negative, events[1..].to_vec(), ""),
+        (
+            "aedat4-lz4.aedat4",
+            "LZ4 that is none",
+            with_payload(Compression::Lz4, b"not compressed"),
+            vec![],
+            "is damaged",
+        ),
+        (
+            "aedat4-zstd.aedat4",
+            "Zstandard that is none",
+            with_payload(Compression::Zstd, b"not compressed"),
+            vec![],
+            "is damaged",
+        ),
+        (
+            "aedat4-bomb.aedat4",
+            "a packet of 20 MiB in few bytes",
+            with_payload(Compression::Zstd, &bomb),
+            vec![],
+            "--max-packet",
+        ),
     ]
 }
 

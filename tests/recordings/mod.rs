@@ -4,7 +4,8 @@
 pub mod damaged;
 pub mod sound;
 
-use dvs_stream::event::{Event, Polarity};
+use dvs_stream::codec::{Compression, EncoderOptions, probe};
+use dvs_stream::event::{Event, Polarity, SensorSize};
 
 /// One file under `fixtures/`.
 pub struct Recording {
@@ -146,4 +147,25 @@ pub fn rows<const N: usize>(events: &[Event], number: impl Fn(i64) -> [u8; N]) -
 
 pub fn txyp(event: &Event) -> [i64; 4] {
     [event.t_us as i64, i64::from(event.x), i64::from(event.y), i64::from(is_on(event))]
+}
+
+/// An AEDAT 4 file as the encoder writes it (what other readers make of that is tested beside it),
+/// with its table's place in the header or without.
+pub fn aedat4(events: &[Event], compression: Compression, patched: bool) -> Vec<u8> {
+    let sensor = Some(SensorSize { width: 35, height: 35 });
+    let new = probe::by_name("aedat4").expect("a format").encoder.expect("a writer");
+    let mut encoder = new(&EncoderOptions { sensor, compression });
+    let mut bytes = Vec::new();
+    encoder.encode(events, &mut bytes).expect("events that fit");
+    let patch = encoder.finish(&mut bytes).expect("an end").expect("a table");
+    if patched {
+        let at = patch.offset as usize;
+        bytes[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
+    }
+    bytes
+}
+
+/// Offset of the first packet of an AEDAT 4 file.
+pub fn first_packet(bytes: &[u8]) -> usize {
+    18 + u32::from_le_bytes([bytes[14], bytes[15], bytes[16], bytes[17]]) as usize
 }

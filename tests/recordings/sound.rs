@@ -1,9 +1,10 @@
 //! Recordings without a fault, one per variant of a format that is read.
 
 use super::*;
+use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), nmnist(), npy_plain(), npy_structured()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_plain(), npy_structured()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events)| Recording { file, what, bytes, events, error: "" })
@@ -93,6 +94,24 @@ fn aedat3() -> Vec<Row> {
         ("aedat3-0.aedat", "version 3.0 without an end mark", old, events.clone()),
         ("aedat3-sizeless.aedat", "no Source line", sizeless, events.clone()),
         ("aedat3-sources.aedat", "two cameras: the first is taken", both, events),
+    ]
+}
+
+fn aedat4() -> Vec<Row> {
+    let events = events(24);
+    let with = |compression| super::aedat4(&events, compression, true);
+    vec![
+        ("aedat4-none.aedat4", "not compressed", with(Compression::None), events.clone()),
+        ("aedat4-lz4.aedat4", "LZ4", with(Compression::Lz4), events.clone()),
+        ("aedat4-lz4-high.aedat4", "LZ4 high", with(Compression::Lz4High), events.clone()),
+        ("aedat4-zstd.aedat4", "Zstandard", with(Compression::Zstd), events.clone()),
+        ("aedat4-zstd-high.aedat4", "Zstandard high", with(Compression::ZstdHigh), events.clone()),
+        (
+            "aedat4-unpatched.aedat4",
+            "the table's place is not told",
+            super::aedat4(&events, Compression::None, false),
+            events,
+        ),
     ]
 }
 

@@ -5,9 +5,10 @@
 
 mod header;
 mod number;
+mod table;
 
-use self::header::{Columns, NpyHeader};
-use self::number::{Kind, Number};
+use self::number::Number;
+use self::table::Table;
 use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor};
@@ -27,8 +28,6 @@ const NAME: &str = "npy";
 const MARK: &[u8] = b"\x93NUMPY";
 /// Greatest length of a header; NumPy's own reader takes 10,000 bytes.
 const MAX_HEADER_BYTES: u64 = 64 << 10;
-/// Greatest length of one event, with the fields that are no part of it.
-const MAX_ROW_BYTES: usize = 1024;
 
 fn probe(prefix: &[u8]) -> Match {
     super::aedat2::probe_mark(prefix, MARK)
@@ -78,7 +77,7 @@ impl Decoder for Npy {
             None if self.held.is_empty() => "the recording is empty".to_owned(),
             None => format!("the header ends after {} bytes", self.held.len()),
             Some(table) if table.n_rows == self.n_rows => return Ok(()),
-            Some(table) if table.column_stride.is_some() => format!(
+            Some(table) if table.by_column => format!(
                 "the array ends after {} of {} bytes, and its columns are stored one after another: \
                  no event is whole",
                 grouped(self.held.len() as u64),
@@ -130,7 +129,7 @@ impl Npy {
     }
 
     fn rows(&mut self, table: &Table, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
-        if table.column_stride.is_some() {
+        if table.by_column {
             return self.columns(table, bytes, out);
         }
         let mut rest = bytes;
@@ -157,9 +156,29 @@ impl Npy {
     }
 
     fn whole_rows(&mut self, table: &Table, rows: &[u8], out: &mut Vec<Event>) -> Result<()> {
-        out.reserve(rows.len() / table.row_bytes);
-        for row in rows.chunks_exact(table.row_bytes) {
-            self.row(table, row, 0, out)?;
+        self.all_of(table, rows, rows.len() / table.row_bytes, out)
+    }
+
+    /// Appends the events of the `n_rows` rows in `bytes`.
+    fn all_of(
+        &mut self,
+        table: &Table,
+        bytes: &[u8],
+        n_rows: usize,
+        out: &mut Vec<Event>,
+    ) -> Result<()> {
+        out.reserve(n_rows);
+        let mut block = Block::new();
+        for first in (0..n_rows).step_by(BLOCK) {
+            let n = BLOCK.min(n_rows - first);
+            if block.read(table, bytes, first, n) {
+                out.extend((0..n).map(|k| block.event(k)));
+                self.n_rows += n as u64;
+                self.n_events += n as u64;
+                self.offset += (n * table.row_bytes) as u64;
+            } else {
+                (first..first + n).try_for_each(|index| self.row(table, bytes, index, out))?;
+            }
         }
         Ok(())
     }
@@ -182,8 +201,7 @@ impl Npy {
             return Ok(());
         }
         let held = std::mem::take(&mut self.held);
-        let n_rows = table.n_rows as usize;
-        (0..n_rows).try_for_each(|index| self.row(table, &held, index, out))
+        self.all_of(table, &held, table.n_rows as usize, out)
     }
 
     /// Appends the event of one row, `index` rows after the start of `bytes`.
@@ -197,7 +215,7 @@ impl Npy {
         let number = |which: usize| {
             let [t, x, y, p] = &table.fields;
             let field = [t, x, y, p][which];
-            let at = field.offset + index * table.column_stride.unwrap_or(0);
+            let at = field.offset + index * table.stride;
             field.kind.read(bytes.get(at..).unwrap_or_default())
         };
         let (t, x, y, p) = (number(0), number(1), number(2), number(3));
@@ -250,6 +268,36 @@ impl Npy {
     }
 }
 
+/// Rows that are read together, column by column.
+const BLOCK: usize = 128;
+
+/// Columns t, x, y, p of a few rows.
+struct Block([[i64; BLOCK]; 4]);
+
+impl Block {
+    fn new() -> Self {
+        Block([[0; BLOCK]; 4])
+    }
+
+    /// Reads `n` rows from row `first` on, and says whether each is a plain event. Where one is
+    /// not, the rows are for [`Npy::row`], which knows what else a row may be.
+    fn read(&mut self, table: &Table, bytes: &[u8], first: usize, n: usize) -> bool {
+        let bounds = [0..=i64::MAX, 0..=0xFFFF, 0..=0xFFFF, -1..=1];
+        self.0.iter_mut().zip(&table.fields).zip(bounds).all(|((column, field), bounds)| {
+            let at = field.offset + first * table.stride;
+            let numbers = column.get_mut(..n).unwrap_or_default();
+            field.kind.read_column(bytes.get(at..).unwrap_or_default(), table.stride, numbers)
+                && numbers.iter().all(|number| bounds.contains(number))
+        })
+    }
+
+    fn event(&self, k: usize) -> Event {
+        let [t, x, y, p] = &self.0;
+        let polarity = Polarity::from_on(p[k] == 1);
+        Event { t_us: t[k] as u64, x: x[k] as u16, y: y[k] as u16, polarity }
+    }
+}
+
 /// Length of the header of which `held` is the start, as far as can be told yet.
 fn header_bytes(held: &[u8]) -> Result<usize> {
     if held.len() < MARK.len() + 2 {
@@ -278,119 +326,6 @@ fn header_bytes(held: &[u8]) -> Result<usize> {
         return Err(Error::Limit { format: NAME, offset: 8, what });
     }
     Ok(n_fixed + n_text as usize)
-}
-
-/// How the rows of an array are stored.
-struct Table {
-    /// t, x, y, p.
-    fields: [Field; 4],
-    row_bytes: usize,
-    /// Bytes from one row to the next within a column, where columns are stored one by one.
-    column_stride: Option<usize>,
-    n_rows: u64,
-    /// Whether the fields have names, and their order does not matter.
-    named: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Field {
-    offset: usize,
-    kind: Kind,
-}
-
-impl Table {
-    fn new(header: &NpyHeader, max_bytes: usize) -> Result<Table> {
-        let table = match &header.columns {
-            Columns::Plain(kind) => Table::plain(kind, header)?,
-            Columns::Fields(fields) => Table::structured(fields, &header.shape)?,
-        };
-        let n_bytes = u128::from(table.n_rows) * table.row_bytes as u128;
-        if n_bytes > u128::from(u64::MAX >> 1) {
-            return Err(malformed(0, format!("an array of {n_bytes} bytes")));
-        }
-        if table.column_stride.is_some() && n_bytes > max_bytes as u128 {
-            return Err(Error::Unsupported(format!(
-                "an array stored column by column must be read whole, and {} bytes are more than \
-                 the {} allowed: save it with np.ascontiguousarray",
-                grouped(n_bytes as u64),
-                grouped(max_bytes as u64)
-            )));
-        }
-        Ok(table)
-    }
-
-    fn plain(kind: &str, header: &NpyHeader) -> Result<Table> {
-        let kind = Kind::parse(kind)?;
-        let &[n_rows, 4] = header.shape.as_slice() else {
-            return Err(Error::Unsupported(format!(
-                "an array of shape {:?}; events are rows of the four columns t, x, y, p",
-                header.shape
-            )));
-        };
-        let n = kind.n_bytes();
-        let by_column = header.fortran_order && n_rows > 1;
-        let step = if by_column { (n_rows as usize).saturating_mul(n) } else { n };
-        let field = |column: usize| Field { offset: step.saturating_mul(column), kind };
-        Ok(Table {
-            fields: [field(0), field(1), field(2), field(3)],
-            row_bytes: 4 * n,
-            column_stride: by_column.then_some(n),
-            n_rows,
-            named: false,
-        })
-    }
-
-    fn structured(fields: &[(String, String)], shape: &[u64]) -> Result<Table> {
-        let &[n_rows] = shape else {
-            return Err(Error::Unsupported(format!(
-                "a structured array of shape {shape:?}; events have one dimension"
-            )));
-        };
-        const NAMES: [&[&str]; 4] = [
-            &["t", "ts", "time", "timestamp", "timestamps"],
-            &["x"],
-            &["y"],
-            &["p", "pol", "polarity", "on"],
-        ];
-        let mut found = [None; 4];
-        let mut offset = 0_usize;
-        for (name, kind) in fields {
-            let lower = name.to_ascii_lowercase();
-            if let Some(which) = NAMES.iter().position(|names| names.contains(&lower.as_str())) {
-                found[which] = Some(Field { offset, kind: Kind::parse(kind)? });
-            }
-            offset = offset.saturating_add(n_bytes_of(kind)?);
-        }
-        let [Some(t), Some(x), Some(y), Some(p)] = found else {
-            let names: Vec<String> =
-                fields.iter().map(|(name, _)| name.escape_default().to_string()).collect();
-            return Err(Error::Unsupported(format!(
-                "the array's fields are {}; events need t, x, y and p",
-                names.join(", ")
-            )));
-        };
-        if offset > MAX_ROW_BYTES {
-            let what = format!("events of {offset} bytes, more than the {MAX_ROW_BYTES} allowed");
-            return Err(Error::Limit { format: NAME, offset: 0, what });
-        }
-        Ok(Table {
-            fields: [t, x, y, p],
-            row_bytes: offset,
-            column_stride: None,
-            n_rows,
-            named: true,
-        })
-    }
-}
-
-/// Bytes of one field of any type, also of those passed over.
-fn n_bytes_of(kind: &str) -> Result<usize> {
-    let digits = kind.trim_start_matches(|c: char| !c.is_ascii_digit());
-    // Text has four bytes a character.
-    let unit = if kind.contains('U') { 4 } else { 1 };
-    digits.parse().ok().filter(|&n: &usize| n <= MAX_ROW_BYTES).map(|n| n * unit).ok_or_else(|| {
-        Error::Unsupported(format!("fields of the type `{}`", kind.escape_default()))
-    })
 }
 
 fn malformed(offset: u64, what: String) -> Error {

@@ -94,6 +94,59 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Reads a number each `stride` bytes into `out`; false where one is missing or not whole.
+    pub(super) fn read_column(self, bytes: &[u8], stride: usize, out: &mut [i64]) -> bool {
+        let big = self.big_endian;
+        macro_rules! column {
+            ($number:ty, $whole:expr) => {
+                each(bytes, stride, out, |bytes| {
+                    let whole: fn($number) -> Option<i64> = $whole;
+                    whole(if big {
+                        <$number>::from_be_bytes(bytes)
+                    } else {
+                        <$number>::from_le_bytes(bytes)
+                    })
+                })
+            };
+        }
+        match self.scalar {
+            Scalar::Unsigned(1) => column!(u8, |n| Some(n.into())),
+            Scalar::Unsigned(2) => column!(u16, |n| Some(n.into())),
+            Scalar::Unsigned(4) => column!(u32, |n| Some(n.into())),
+            Scalar::Unsigned(_) => column!(u64, |n| n.try_into().ok()),
+            Scalar::Signed(1) => column!(i8, |n| Some(n.into())),
+            Scalar::Signed(2) => column!(i16, |n| Some(n.into())),
+            Scalar::Signed(4) => column!(i32, |n| Some(n.into())),
+            Scalar::Signed(_) => column!(i64, Some),
+            Scalar::Float32 => column!(f32, |n| exact(n.into())),
+            Scalar::Float64 => column!(f64, exact),
+        }
+    }
+}
+
+#[inline(always)]
+fn each<const N: usize>(
+    bytes: &[u8],
+    stride: usize,
+    out: &mut [i64],
+    whole: impl Fn([u8; N]) -> Option<i64>,
+) -> bool {
+    let mut items = bytes.chunks(stride);
+    out.iter_mut().all(|out| {
+        let number =
+            items.next().and_then(|item| item.first_chunk::<N>()).and_then(|item| whole(*item));
+        *out = number.unwrap_or(0);
+        number.is_some()
+    })
+}
+
+fn exact(number: f64) -> Option<i64> {
+    let whole = number as i64;
+    // The cast saturates: i64::MAX stands for all that lies beyond.
+    (whole as f64 == number && whole != i64::MAX).then_some(whole)
+}
+
 fn whole(number: f64) -> Number {
     const LIMIT: f64 = i64::MAX as f64;
     if !number.is_finite() || number.abs() >= LIMIT {
@@ -130,6 +183,12 @@ mod tests {
         for (kind, bytes, expected) in cases {
             let number: Number = Kind::parse(kind).unwrap().read(bytes);
             assert_eq!(number.to_string(), *expected, "{kind} {bytes:?}");
+        }
+        for (kind, bytes, expected) in cases {
+            let mut number = [0];
+            let is_whole = Kind::parse(kind).unwrap().read_column(bytes, 8, &mut number);
+            let plain = expected.parse() == Ok(number[0]);
+            assert_eq!(is_whole, plain && !expected.contains('.'), "{kind} {bytes:?}");
         }
         for kind in ["", "<f2", "<c8", "|O", "<M8[us]", "<i16"] {
             assert!(Kind::parse(kind).is_err(), "{kind}");

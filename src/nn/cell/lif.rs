@@ -4,6 +4,7 @@
 //! Knows neither weights nor slots.
 
 use candle_core::Tensor;
+use pulp::{Simd, WithSimd};
 
 use super::surrogate::superspike;
 use super::{Cell, CellKind, Parameter, ParameterKind, Parameters, per_step};
@@ -79,34 +80,43 @@ impl Cell for Lif {
     }
 
     fn kernel(&self, level: Level, inputs: &[f32], recurrent: Option<&[f32]>, state: &mut [f32]) {
-        let cell = *self;
+        level.run(Update { cell: *self, inputs, recurrent, state });
+    }
+}
+
+/// The neurons of a layer, sixteen at a time.
+struct Update<'a> {
+    cell: Lif,
+    inputs: &'a [f32],
+    recurrent: Option<&'a [f32]>,
+    state: &'a mut [f32],
+}
+
+impl WithSimd for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self { cell, inputs, recurrent, state } = self;
         let (z, rest) = state.split_at_mut(inputs.len());
         let (v, i) = rest.split_at_mut(inputs.len());
         let lanes = z.as_chunks_mut::<16>().0.iter_mut().zip(v.as_chunks_mut::<16>().0);
         let lanes = lanes.zip(i.as_chunks_mut::<16>().0).zip(inputs.as_chunks::<16>().0);
         match recurrent {
-            Some(recurrent) => level.run(
-                #[inline(always)]
-                || {
-                    let lanes = lanes.zip(recurrent.as_chunks::<16>().0);
-                    for ((((z, v), i), inputs), recurrent) in lanes {
-                        for k in 0..16 {
-                            let jump = (i[k] + inputs[k]) + recurrent[k];
-                            (z[k], v[k], i[k]) = cell.neuron(jump, v[k]);
-                        }
+            Some(recurrent) => {
+                for ((((z, v), i), a), b) in lanes.zip(recurrent.as_chunks::<16>().0) {
+                    for k in 0..16 {
+                        (z[k], v[k], i[k]) = cell.neuron((i[k] + a[k]) + b[k], v[k]);
                     }
-                },
-            ),
-            None => level.run(
-                #[inline(always)]
-                || {
-                    for (((z, v), i), inputs) in lanes {
-                        for k in 0..16 {
-                            (z[k], v[k], i[k]) = cell.neuron(i[k] + inputs[k], v[k]);
-                        }
+                }
+            }
+            None => {
+                for (((z, v), i), a) in lanes {
+                    for k in 0..16 {
+                        (z[k], v[k], i[k]) = cell.neuron(i[k] + a[k], v[k]);
                     }
-                },
-            ),
+                }
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ impl Level {
         }
     }
 
-    /// Runs a kernel compiled for this instruction set. A closure must be `#[inline(always)]`.
+    /// Runs a kernel compiled for this instruction set.
     #[inline(always)]
     pub(crate) fn run<K: WithSimd>(self, kernel: K) -> K::Output {
         match self.0 {

@@ -85,7 +85,7 @@ impl Scratch {
     /// Scratch for layers of these padded widths.
     pub fn new(widths: impl Iterator<Item = usize> + Clone) -> Self {
         let widest = widths.clone().max().unwrap_or(0);
-        let lists = widths.map(|width| SpikeList { neurons: vec![0; width], len: 0 });
+        let lists = widths.map(|width| SpikeList { neurons: vec![0; width + LINE_FLOATS], len: 0 });
         Scratch {
             inputs: vec![0.0; widest],
             recurrent: vec![0.0; widest],

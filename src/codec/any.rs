@@ -1,0 +1,97 @@
+//! A decoder of whatever comes: holds the first bytes until their format is known, then is that
+//! format's decoder.
+
+use super::{Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
+use crate::error::{Error, Result};
+use crate::event::{Event, Sensor};
+
+/// Decoder of a stream whose format its own bytes tell, or the caller names.
+pub struct AnyDecoder {
+    options: DecoderOptions,
+    name: Option<String>,
+    stage: Stage,
+}
+
+enum Stage {
+    Probing(Vec<u8>),
+    Decoding { format: &'static Format, decoder: Box<dyn Decoder> },
+}
+
+impl AnyDecoder {
+    /// For a stream of a known format.
+    pub fn of(format: &'static Format, options: &DecoderOptions) -> Self {
+        let stage = Stage::Decoding { format, decoder: (format.decoder)(options) };
+        AnyDecoder { options: *options, name: None, stage }
+    }
+
+    /// For a stream whose format is to be told by its bytes, and where they have no mark by the
+    /// extension of its name.
+    pub fn probing(name: Option<&str>, options: &DecoderOptions) -> Self {
+        let name = name.map(str::to_owned);
+        AnyDecoder { options: *options, name, stage: Stage::Probing(Vec::new()) }
+    }
+
+    /// The format, once it is known.
+    pub fn format(&self) -> Option<&'static Format> {
+        match &self.stage {
+            Stage::Decoding { format, .. } => Some(*format),
+            Stage::Probing(_) => None,
+        }
+    }
+
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        match &self.stage {
+            Stage::Decoding { decoder, .. } => Some(&**decoder),
+            Stage::Probing(_) => None,
+        }
+    }
+
+    /// Settles the format if it can be told, and decodes what was held.
+    fn settle(&mut self, at_end: bool, out: &mut Vec<Event>) -> Result<Need> {
+        let Stage::Probing(held) = &mut self.stage else { return Ok(Need::More) };
+        let format = match probe(held, self.name.as_deref(), at_end) {
+            Probe::More => return Ok(Need::More),
+            Probe::Unknown(what) => return Err(Error::Unsupported(what)),
+            Probe::Format(format) => format,
+        };
+        let held = std::mem::take(held);
+        let mut decoder = (format.decoder)(&self.options);
+        let fed = decoder.feed(&held, out);
+        self.stage = Stage::Decoding { format, decoder };
+        fed
+    }
+}
+
+impl Decoder for AnyDecoder {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        match &mut self.stage {
+            Stage::Decoding { decoder, .. } => return decoder.feed(bytes, out),
+            Stage::Probing(held) => held.extend_from_slice(bytes),
+        }
+        self.settle(false, out)
+    }
+
+    fn skipped(&mut self, n: u64) {
+        if let Stage::Decoding { decoder, .. } = &mut self.stage {
+            decoder.skipped(n);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        self.settle(true, out)?;
+        match &mut self.stage {
+            Stage::Decoding { decoder, .. } => decoder.finish(out),
+            Stage::Probing(_) => {
+                Err(Error::Unsupported("unknown format: it ends before it can be told".to_owned()))
+            }
+        }
+    }
+
+    fn sensor(&self) -> Sensor {
+        self.decoder().map(Decoder::sensor).unwrap_or_default()
+    }
+
+    fn tally(&self) -> Tally {
+        self.decoder().map(Decoder::tally).unwrap_or_default()
+    }
+}

@@ -1,0 +1,424 @@
+//! The program as a user runs it: what it prints where, and its exit codes.
+
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const DECK: &str = "fixtures/deck.aedat4";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs, expects an exit code, gives standard output.
+fn check(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+fn records(lines: &str) -> Vec<Value> {
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn of_type<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| record["type"] == kind).collect()
+}
+
+/// Lines without the name of their stream.
+fn nameless(lines: &str, name: &str) -> String {
+    lines.replace(&format!("\"stream\":\"{name}\""), "\"stream\":\"-\"")
+}
+
+#[test]
+fn a_deck_reads_as_its_segments() {
+    let records = records(&check(&["replay", DECK], 0));
+    let truth = std::fs::read_to_string("fixtures/deck.csv").unwrap();
+    let truth: Vec<&str> = truth.lines().skip(1).collect();
+    let segments = of_type(&records, "segment");
+    assert_eq!(segments.len(), truth.len());
+    let right = segments.iter().zip(&truth).filter(|(segment, truth)| {
+        let [from_us, to_us, label] = truth.split(',').collect::<Vec<_>>()[..] else { panic!() };
+        let near = |key: &str, t_us: &str| {
+            segment[key].as_u64().unwrap().abs_diff(t_us.parse().unwrap()) < 2500
+        };
+        assert!(near("from_us", from_us) && near("to_us", to_us), "{segment} {truth}");
+        segment["label"] == label
+    });
+    assert!(right.count() >= 7, "{segments:?}");
+    let summary = of_type(&records, "summary");
+    assert_eq!(summary.len(), 1);
+    assert_eq!(summary[0]["events"], 23279);
+    let windows: Vec<u64> =
+        of_type(&records, "prediction").iter().map(|p| p["window"].as_u64().unwrap()).collect();
+    assert_eq!(windows, (0..windows.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn logits_read_back_to_the_same_bits() {
+    for record in records(&check(&["replay", DECK], 0)) {
+        let Some(logits) = record["logits"].as_array() else { continue };
+        for logit in logits {
+            let text = logit.to_string();
+            let value: f32 = text.parse().unwrap();
+            assert_eq!(f64::from(value) as f32, logit.as_f64().unwrap() as f32);
+            assert_eq!(value.to_string().parse::<f32>().unwrap().to_bits(), value.to_bits());
+        }
+    }
+}
+
+#[test]
+fn pace_slots_and_standard_input_change_no_record() {
+    let plain = check(&["replay", DECK], 0);
+    assert_eq!(check(&["replay", "--speed", "50", DECK], 0), plain);
+    assert_eq!(check(&["replay", "--slots", "4", DECK], 0), plain);
+    let bytes = std::fs::read(DECK).unwrap();
+    for chunk in [7, 4096, usize::MAX] {
+        let mut child =
+            program(&["replay", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let pieces = bytes.clone();
+        let feeding = std::thread::spawn(move || {
+            pieces.chunks(chunk).for_each(|piece| input.write_all(piece).unwrap());
+        });
+        let mut lines = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+        feeding.join().unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(nameless(&lines, "stdin"), nameless(&plain, DECK), "in chunks of {chunk}");
+    }
+}
+
+#[test]
+fn several_files_at_once_read_as_one_after_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    check(&["synth", "--out", out, "--per-class", "2", "--to", "aedat2"], 0);
+    let files: Vec<String> = ["cl/cl_0", "di/di_1", "he/he_0", "sp/sp_1", "cl/cl_1"]
+        .iter()
+        .map(|name| format!("{out}/{name}.aedat"))
+        .collect();
+    let with = |flags: &[&str]| {
+        let names = files.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["replay"].iter().chain(flags).copied().chain(names).collect();
+        check(&arguments, 0)
+    };
+    let (one, four) = (with(&[]), with(&["--slots", "4"]));
+    for file in &files {
+        let of_file = |lines: &str| -> Vec<String> {
+            let of_it = lines.lines().filter(|line| line.contains(file.as_str()));
+            of_it.map(str::to_owned).collect()
+        };
+        assert!(!of_file(&one).is_empty());
+        assert_eq!(of_file(&one), of_file(&four), "{file}");
+    }
+}
+
+#[test]
+fn every_kth_window_and_always_the_last() {
+    let all = records(&check(&["replay", DECK], 0));
+    let last = of_type(&all, "prediction").last().unwrap()["window"].as_u64().unwrap();
+    for every in [5, 7, 1_000_000] {
+        let some = records(&check(&["replay", "--every", &every.to_string(), DECK], 0));
+        let windows: Vec<u64> =
+            of_type(&some, "prediction").iter().map(|p| p["window"].as_u64().unwrap()).collect();
+        let expected = (0..=last).filter(|window| (window + 1) % every == 0 || *window == last);
+        assert_eq!(windows, expected.collect::<Vec<_>>(), "every {every}");
+        assert_eq!(of_type(&some, "segment"), of_type(&all, "segment"));
+    }
+}
+
+#[test]
+fn passes_are_one_stream_with_one_summary() {
+    let once = records(&check(&["replay", DECK], 0));
+    let thrice = records(&check(&["replay", "--loop", "3", DECK], 0));
+    let (once_p, thrice_p) = (of_type(&once, "prediction"), of_type(&thrice, "prediction"));
+    assert_eq!(thrice_p.len(), 3 * once_p.len());
+    for (k, prediction) in thrice_p.iter().enumerate() {
+        let first = once_p[k % once_p.len()];
+        assert_eq!(prediction["window"], k);
+        assert_eq!(
+            (&prediction["t_us"], &prediction["logits"]),
+            (&first["t_us"], &first["logits"])
+        );
+    }
+    let summary = of_type(&thrice, "summary");
+    assert_eq!(summary.len(), 1);
+    assert_eq!((&summary[0]["events"], &summary[0]["restarts"]), (&(3 * 23279).into(), &0.into()));
+    assert_eq!(summary[0]["segments"], 3 * 8);
+}
+
+#[test]
+fn a_span_is_what_lies_between_from_and_to() {
+    let records = records(&check(&["replay", "--from", "34ms", "--to", "0.1s", DECK], 0));
+    let segments = of_type(&records, "segment");
+    assert_eq!(segments.len(), 1);
+    assert_eq!((&segments[0]["label"], &segments[0]["from_us"]), (&"di".into(), &34139.into()));
+}
+
+#[test]
+fn below_the_least_confidence_nothing_is_named() {
+    for record in records(&check(&["replay", "--min-confidence", "0.9", DECK], 0)) {
+        let Some(confidence) = record["confidence"].as_f64() else { continue };
+        if confidence < 0.9 {
+            assert!(record["label"].is_null() && record["class"].is_null(), "{record}");
+        }
+    }
+    let text = check(&["replay", "--min-confidence", "1", "--output", "text", DECK], 0);
+    assert!(text.contains("unknown"));
+}
+
+#[test]
+fn a_record_holds_every_neuron_of_every_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deck.safetensors");
+    let lines = check(&["replay", "--record", path.to_str().unwrap(), DECK], 0);
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let records = records(&lines);
+    let n = of_type(&records, "prediction").len();
+    for (name, width) in [
+        ("hidden.z", 100),
+        ("hidden.v", 100),
+        ("hidden.i", 100),
+        ("readout.v", 4),
+        ("readout.i", 4),
+    ] {
+        assert_eq!(tensors.tensor(name).unwrap().shape(), [n, width], "{name}");
+    }
+    let times = tensors.tensor("t_us").unwrap();
+    let times: Vec<u64> =
+        times.data().as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let expected: Vec<u64> =
+        of_type(&records, "prediction").iter().map(|p| p["t_us"].as_u64().unwrap()).collect();
+    assert_eq!(times, expected);
+    let npz = folder.path().join("deck.npz");
+    check(&["replay", "--record", npz.to_str().unwrap(), DECK], 0);
+    assert_eq!(&std::fs::read(npz).unwrap()[..4], b"PK\x03\x04");
+    check(&["replay", "--record", "deck.txt", DECK], 2);
+}
+
+/// Writes bytes to a file and replays it; gives the exit code, both outputs.
+fn replay_bytes(name: &str, bytes: &[u8], flags: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let arguments = [&["replay"], flags, &[path.to_str().unwrap()]].concat();
+    let output = run(&arguments);
+    (output.status.code().unwrap(), stdout(&output), stderr(&output))
+}
+
+#[test]
+fn a_cut_recording_gives_what_came_before_and_says_so() {
+    let bytes = std::fs::read(DECK).unwrap();
+    let (code, lines, told) = replay_bytes("cut.aedat4", &bytes[..60_000], &[]);
+    assert_eq!(code, 1, "{told}");
+    let records = records(&lines);
+    assert!(of_type(&records, "prediction").len() > 10);
+    let errors = of_type(&records, "error");
+    assert_eq!(errors.len(), 1);
+    let message = errors[0]["message"].as_str().unwrap();
+    assert!(message.contains("cut.aedat4: ") && message.contains("events before it"), "{message}");
+    assert!(errors[0]["offset"].is_u64());
+    assert!(told.contains(message));
+    assert_eq!(records.last().unwrap()["type"], "summary");
+}
+
+#[test]
+fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
+    let git_lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let (code, _, told) = replay_bytes("x.aedat4", git_lfs, &[]);
+    assert!(code == 2 && told.to_lowercase().contains("git lfs"), "{code} {told}");
+    let (code, _, told) = replay_bytes("x.aedat4", b"", &[]);
+    assert!(code == 2 && told.contains("empty"), "{code} {told}");
+    let deck = std::fs::read(DECK).unwrap();
+    let (code, lines, _) = replay_bytes("deck.bin", &deck, &[]);
+    assert!(code == 0 && lines.contains("summary"), "a mark counts for more than a name");
+    for (arguments, code, part) in [
+        (&["replay"][..], 2, "required"),
+        (&["replay", "no-such.aedat4"], 2, "no-such.aedat4: "),
+        (&["replay", "fixtures"], 2, "directory"),
+        (&["replay", "--model", "no-such.safetensors", DECK], 3, "no-such.safetensors"),
+        (&["replay", "--model", DECK, DECK], 3, "safetensors"),
+        (&["replay", "--device", "cuda", DECK], 3, "cuda"),
+        (&["replay", "--readout", "min", DECK], 2, "max"),
+        (&["replay", "--crop", "0,0,99,99", DECK], 3, "35x35"),
+        (&["replay", "--format", "mp3", DECK], 2, "aedat4"),
+        (&["replay", "--gap", "0ms", DECK], 2, "gap"),
+        (&["frobnicate"], 2, "frobnicate"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+        let told = stderr(&output);
+        assert!(told.contains(part), "{arguments:?}: {told}");
+        assert!(!told.contains("panicked") && !told.contains("Error {"), "{told}");
+    }
+}
+
+#[test]
+fn another_sensor_is_refused_until_it_is_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.aedat4");
+    let path = path.to_str().unwrap();
+    check(&["convert", "--sensor", "346x260", DECK, path], 0);
+    let output = run(&["replay", path]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = stderr(&output);
+    for part in ["346x260", "35x35", "--crop", "--scale"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    check(&["replay", "--scale", path], 0);
+    let cropped = check(&["replay", "--crop", "0,0,35,35", path], 0);
+    assert_eq!(nameless(&cropped, path), nameless(&check(&["replay", DECK], 0), DECK));
+}
+
+#[test]
+fn a_damaged_model_is_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let whole = std::fs::read("models/poker.safetensors").unwrap();
+    let mut nan = whole.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    for (bytes, part) in
+        [(&whole[..1000], "safetensors"), (&whole[..end - 4], "safetensors"), (&nan, "finite")]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let output = run(&["replay", "--model", path.to_str().unwrap(), DECK]);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let mut child = program(&["replay", "--loop", "200", DECK])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut start = [0; 100];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_cleanly() {
+    let mut child = program(&["replay", "--speed", "1", "--loop", "1000", DECK])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = child.stdout.take().unwrap();
+    let mut start = [0; 100];
+    lines.read_exact(&mut start).unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut rest = Vec::new();
+    lines.read_to_end(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let all = [&start[..], &rest].concat();
+    let records = records(std::str::from_utf8(&all).unwrap());
+    assert_eq!(records.last().unwrap()["type"], "summary");
+}
+
+#[test]
+fn one_seed_is_one_deck_and_the_fixture_is_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deck.aedat4");
+    let out = path.to_str().unwrap();
+    let arguments =
+        ["synth", "--out", out, "--deck", "8", "--seed", "0", "--compression", "zstd-high"];
+    check(&arguments, 0);
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(DECK).unwrap());
+    let side = std::fs::read_to_string(path.with_extension("csv")).unwrap();
+    assert_eq!(side, std::fs::read_to_string("fixtures/deck.csv").unwrap());
+}
+
+#[test]
+fn what_is_converted_reads_back_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = nameless(&check(&["replay", DECK], 0), DECK);
+    for (name, flags) in [
+        ("none.aedat4", &["--compression", "none"][..]),
+        ("lz4.aedat4", &["--compression", "lz4"]),
+        ("lz4-high.aedat4", &["--compression", "lz4-high"]),
+        ("zstd.aedat4", &["--compression", "zstd"]),
+        ("two.aedat", &[]),
+    ] {
+        let path = folder.path().join(name);
+        let path = path.to_str().unwrap();
+        check(&[&["convert"], flags, &[DECK, path]].concat(), 0);
+        assert_eq!(nameless(&check(&["replay", path], 0), path), plain, "{name}");
+    }
+    check(&["convert", DECK, "deck.png"], 2);
+    check(&["convert", DECK, DECK], 2);
+}
+
+#[test]
+fn the_shipped_model_is_the_imported_one() {
+    let weights = "../shared/golden/poker_norse_weights.safetensors";
+    if !std::path::Path::new(weights).exists() {
+        eprintln!("skipped: {weights} is not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let out = path.to_str().unwrap();
+    let flags = ["--labels", "cl,di,he,sp", "--sensor", "35x35", "--gap", "3ms", "--out", out];
+    check(&[&["import", "norse", weights], &flags[..]].concat(), 0);
+    assert!(std::fs::read(path).unwrap() == std::fs::read("models/poker.safetensors").unwrap());
+}
+
+#[test]
+fn info_tells_recordings_and_models_apart() {
+    let text = check(&["info", "--output", "text", DECK, "models/poker.safetensors"], 0);
+    for part in ["AEDAT 4", "35x35", "23,279", "lif, 2450 to 100, recurrent", "cl, di, he, sp"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let records = records(&check(&["info", DECK, "models/poker.safetensors"], 0));
+    assert_eq!((&records[0]["type"], &records[0]["events"]), (&"recording".into(), &23279.into()));
+    assert_eq!((&records[1]["type"], &records[1]["window_us"]), (&"model".into(), &1000.into()));
+}
+
+#[test]
+fn every_command_helps_with_an_example() {
+    let help = check(&["--help"], 0);
+    for command in ["replay", "info", "convert", "synth", "import", "completions"] {
+        assert!(help.contains(command), "{command} in {help}");
+        let help = check(&[command, "--help"], 0);
+        assert!(help.contains("dvs-stream "), "{command}: {help}");
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(check(&["completions", shell], 0).contains("dvs-stream"));
+    }
+}
+
+#[test]
+fn text_is_for_people_and_has_no_colours_in_a_pipe() {
+    let text = check(&["replay", "--output", "text", DECK], 0);
+    assert!(text.contains("segment") && text.contains('█') && !text.contains('\x1b'));
+    let colored = check(&["replay", "--output", "text", "--color", "always", DECK], 0);
+    assert!(colored.contains('\x1b'));
+    let csv = check(&["replay", "--output", "csv", DECK], 0);
+    let fields = |line: &str| line.split(',').count();
+    let header = csv.lines().next().unwrap();
+    assert!(csv.lines().all(|line| fields(line) == fields(header)), "{csv}");
+}

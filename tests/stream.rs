@@ -1,0 +1,291 @@
+//! From bytes to records: the same answers however bytes are cut and streams are batched, the
+//! reference's answers on real recordings, and silence.
+
+use std::path::{Path, PathBuf};
+
+use dvs_stream::event::{Event, Polarity};
+use dvs_stream::frame::{Frames, SlotFrames};
+use dvs_stream::ingest::{Ingest, Reading};
+use dvs_stream::model::Model;
+use dvs_stream::prediction::{Record, Records, Segment};
+use dvs_stream::session::{Rules, Session};
+use dvs_stream::sink::{Labels, Style, by_name};
+use dvs_stream::synth::{self, Pip, PipOptions};
+use dvs_stream::window::{WindowConfig, Windower};
+use dvs_stream::{decide::Readout, nn::Trace};
+
+const DECK: &str = "fixtures/deck.aedat4";
+
+fn model() -> Model {
+    Model::from_bytes(&std::fs::read("models/poker.safetensors").unwrap()).unwrap()
+}
+
+fn window_config(model: &Model) -> WindowConfig {
+    WindowConfig {
+        sensor: model.card.sensor,
+        window_us: model.card.window_us,
+        gap_us: model.card.gap_us,
+        origin: Default::default(),
+        partial: Default::default(),
+    }
+}
+
+/// One stream through a session of its own, as JSON Lines.
+fn lines(model: &Model, bytes: &[u8], chunk: usize) -> String {
+    let mut session = Session::new(model.network.clone(), Rules::of(model), 1).unwrap();
+    let mut records = Records::default();
+    let mut ingest = Ingest::new(Reading::default(), window_config(model), None);
+    let mut emit = |frames: &mut Frames| {
+        let brought = [SlotFrames { slot: 0, frames: std::mem::take(frames) }];
+        session.step(&brought, &mut records)
+    };
+    for bytes in bytes.chunks(chunk) {
+        ingest.feed(bytes, &mut emit).unwrap();
+    }
+    ingest.finish(true, &mut emit).unwrap();
+    session.finish(0, ingest.totals(), None, &mut records);
+    as_lines(model, &records, 0)
+}
+
+fn as_lines(model: &Model, records: &Records, of_slot: usize) -> String {
+    let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
+    let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, ..Style::default() });
+    let mut out = Vec::new();
+    for (slot, record, logits) in records.iter(model.network.outputs()) {
+        if slot == of_slot {
+            sink.record("stream", record, logits, &mut out);
+        }
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn any_chunking_gives_the_same_records() {
+    let model = model();
+    let bytes = std::fs::read(DECK).unwrap();
+    let whole = lines(&model, &bytes, usize::MAX);
+    assert!(whole.lines().count() > 100);
+    for chunk in [1, 7, 4096] {
+        assert_eq!(lines(&model, &bytes, chunk), whole, "in chunks of {chunk}");
+    }
+}
+
+/// Frames of a recording, in batches of at most `batch` windows.
+fn batches(model: &Model, events: &[Event], batch: usize) -> Vec<Frames> {
+    let mut windower = Windower::new(window_config(model));
+    let mut frames = Frames::default();
+    let mut taken = 0;
+    let mut all = Frames::default();
+    while taken < events.len() {
+        taken += windower.push(&events[taken..], &mut frames);
+        (0..frames.len()).for_each(|k| all.copy_from(&frames, k));
+        frames.clear();
+    }
+    windower.finish(&mut all);
+    let starts = (0..all.len()).step_by(batch);
+    starts
+        .map(|start| {
+            let mut frames = Frames::default();
+            let end = all.len().min(start + batch);
+            (start..end).for_each(|k| frames.copy_from(&all, k));
+            frames
+        })
+        .collect()
+}
+
+fn play(model: &Model, n_slots: usize, streams: Vec<(usize, Vec<Frames>)>) -> Records {
+    let mut session = Session::new(model.network.clone(), Rules::of(model), n_slots).unwrap();
+    let mut records = Records::default();
+    let longest = streams.iter().map(|(_, batches)| batches.len()).max().unwrap();
+    for k in 0..longest {
+        let brought: Vec<SlotFrames> = streams
+            .iter()
+            .filter_map(|(slot, batches)| {
+                let frames = batches.get(k)?.clone();
+                Some(SlotFrames { slot: *slot, frames })
+            })
+            .collect();
+        session.step(&brought, &mut records).unwrap();
+    }
+    for (slot, _) in &streams {
+        session.finish(*slot, Default::default(), None, &mut records);
+    }
+    records
+}
+
+#[test]
+fn a_stream_does_not_feel_its_neighbours() {
+    let model = model();
+    let decks: Vec<Vec<Event>> = (0..4)
+        .map(|seed| synth::deck(&synth::deal(3, seed), seed, 5000..=50_000, &options()).events)
+        .collect();
+    let alone =
+        |k: usize| as_lines(&model, &play(&model, 1, vec![(0, batches(&model, &decks[k], 1))]), 0);
+    let sizes = [1, 3, 16, 256];
+    let together = (0..4).map(|k| (3 - k, batches(&model, &decks[k], sizes[k]))).collect();
+    let together = play(&model, 4, together);
+    for k in 0..4 {
+        assert_eq!(as_lines(&model, &together, 3 - k), alone(k), "deck {k}");
+    }
+}
+
+fn options() -> PipOptions {
+    PipOptions::default()
+}
+
+fn segments(records: &Records, n_classes: usize) -> Vec<Segment> {
+    let segment = |(_, record, _): (usize, &Record, &[f32])| match record {
+        Record::Segment(segment) => Some(*segment),
+        _ => None,
+    };
+    records.iter(n_classes).filter_map(segment).collect()
+}
+
+/// A pip, 100 ms with `strays` events a ms, and another pip.
+fn two_pips(first: Pip, second: Pip, seed: u64, strays: f64) -> (Vec<Event>, [(u64, u64); 2]) {
+    let options = PipOptions { gap_noise_per_ms: strays, ..options() };
+    let deck = synth::deck(&[first, second], seed, 100_000..=100_000, &options);
+    let span = |k: usize| (deck.truth[k].from_us, deck.truth[k].to_us);
+    let spans = [span(0), span(1)];
+    (deck.events, spans)
+}
+
+#[test]
+fn silence_and_stray_events_name_nothing() {
+    let model = model();
+    let n_classes = model.network.outputs();
+    // One stray event in a hundred of a pip's 180 a ms. The network misreads a pip now and then
+    // with silence or without; what silence must do is bound and part the segments.
+    let mut right = 0;
+    for strays in [0.0, 1.8] {
+        for seed in 0..10 {
+            let (events, [first, second]) = two_pips(Pip::Heart, Pip::Spade, seed, strays);
+            let records = play(&model, 1, vec![(0, batches(&model, &events, 64))]);
+            let segments = segments(&records, n_classes);
+            let named: Vec<_> = segments.iter().filter(|s| s.verdict.class.is_some()).collect();
+            let what = format!("seed {seed}, {strays} stray events a ms: {segments:?}");
+            assert_eq!(named.len(), 2, "{what}");
+            for (segment, (from_us, to_us), class) in [(named[0], first, 2), (named[1], second, 3)]
+            {
+                right += usize::from(segment.verdict.class == Some(class));
+                assert!(segment.from_us.abs_diff(from_us) <= 3000, "{what}");
+                assert!(segment.to_us.abs_diff(to_us) <= 4000, "{what}");
+            }
+            for (_, record, _) in records.iter(n_classes) {
+                let Record::Prediction(prediction) = record else { continue };
+                let in_gap = (first.1 + 5000..second.0).contains(&prediction.t_us);
+                assert!(!(in_gap && prediction.verdict.class.is_some()), "{prediction:?}, {what}");
+            }
+        }
+    }
+    assert!(right >= 30, "{right} of 40 pips read right");
+}
+
+#[test]
+fn in_a_gap_nothing_is_stepped() {
+    let model = model();
+    let (events, _) = two_pips(Pip::Club, Pip::Diamond, 1, 0.0);
+    let records = play(&model, 1, vec![(0, batches(&model, &events, 64))]);
+    let quiet_windows = records
+        .iter(model.network.outputs())
+        .filter(|(_, record, _)| matches!(record, Record::Prediction(p) if p.events == 0))
+        .count();
+    assert!(quiet_windows <= 3, "{quiet_windows} windows without events were stepped");
+}
+
+#[test]
+fn a_restart_of_the_clock_ends_the_segment() {
+    let model = model();
+    let pip = synth::pip(Pip::Spade, 3, &options());
+    let later = pip.iter().map(|event| Event { t_us: event.t_us + 1_000_000_000, ..*event });
+    let late = (0..1000).map(|k| Event { t_us: k, x: 1, y: 1, polarity: Polarity::On });
+    let events: Vec<Event> = later.chain(late).chain(pip.iter().copied()).collect();
+    let records = play(&model, 1, vec![(0, batches(&model, &events, 64))]);
+    let segments = segments(&records, model.network.outputs());
+    assert_eq!(segments.len(), 2);
+    let [first, second] = [&segments[0], &segments[1]];
+    assert_eq!(first.verdict, second.verdict, "a fresh network answers alike");
+    assert_eq!((first.from_us, second.from_us), (1_000_000_000, 0));
+}
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("DVS_SHARED").map_or(PathBuf::from("../shared"), PathBuf::from);
+    let path = root.join(path);
+    if !path.exists() {
+        eprintln!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// Norse's own readout and spikes, window by window, on 20 real recordings.
+#[test]
+fn real_recordings_read_as_norse_reads_them() {
+    let (Some(golden), Some(data)) = (shared("golden"), shared("data/poker-dvs")) else { return };
+    let facts = std::fs::read_to_string(golden.join("poker_norse.json")).unwrap();
+    let facts: serde_json::Value = serde_json::from_str(&facts).unwrap();
+    let bytes = std::fs::read(golden.join("poker_norse.safetensors")).unwrap();
+    let vectors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut windows = 0;
+    for recording in facts["recordings"].as_array().unwrap() {
+        let name = recording["file"].as_str().unwrap();
+        let path = data.join(name.trim_start_matches("poker-dvs/"));
+        windows += check_recording(&path, recording, &vectors);
+    }
+    assert_eq!(windows, 307);
+}
+
+/// Largest difference of a logit; Norse's float32 and float64 runs differ by 6e-7.
+const LOGIT_TOLERANCE: f32 = 5e-6;
+
+fn check_recording(
+    path: &Path,
+    facts: &serde_json::Value,
+    vectors: &safetensors::SafeTensors<'_>,
+) -> usize {
+    let model = model();
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let values = |suffix: &str| -> Vec<f32> {
+        let tensor = vectors.tensor(&format!("{name}.{suffix}")).unwrap();
+        match tensor.dtype() {
+            safetensors::Dtype::F32 => {
+                tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            safetensors::Dtype::U8 => tensor.data().iter().map(|z| f32::from(*z)).collect(),
+            dtype => panic!("{dtype:?}"),
+        }
+    };
+    let (records, trace) = replay_traced(&model, path, Readout::Last);
+    let logits: Vec<f32> = records.iter(4).flat_map(|(_, _, logits)| logits.to_vec()).collect();
+    let expected = values("logits");
+    assert_eq!(logits.len(), expected.len(), "{name}");
+    for (k, (ours, norses)) in logits.iter().zip(&expected).enumerate() {
+        let window = k / 4;
+        assert!(
+            (ours - norses).abs() <= LOGIT_TOLERANCE,
+            "{name}, window {window}: {ours} {norses}"
+        );
+    }
+    assert!(trace.rows("hidden.z").unwrap() == values("spikes"), "{name}: a spike differs");
+    let (records, _) = replay_traced(&model, path, Readout::Max);
+    let label = segments(&records, 4)[0].verdict.class.map(u64::from);
+    assert_eq!(label, facts["label_max_all"].as_u64(), "{name}");
+    assert_eq!(facts["windows"].as_u64(), Some(logits.len() as u64 / 4), "{name}");
+    logits.len() / 4
+}
+
+fn replay_traced(model: &Model, path: &Path, readout: Readout) -> (Records, Trace) {
+    let rules = Rules { readout, ..Rules::of(model) };
+    let mut session = Session::new(model.network.clone(), rules, 1).unwrap();
+    session.start_trace();
+    let mut records = Records::default();
+    let mut ingest = Ingest::new(Reading::default(), window_config(model), None);
+    let mut emit = |frames: &mut Frames| {
+        let brought = [SlotFrames { slot: 0, frames: std::mem::take(frames) }];
+        session.step(&brought, &mut records)
+    };
+    ingest.feed(&std::fs::read(path).unwrap(), &mut emit).unwrap();
+    ingest.finish(true, &mut emit).unwrap();
+    session.finish(0, ingest.totals(), None, &mut records);
+    (records, session.take_trace().unwrap())
+}
