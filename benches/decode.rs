@@ -169,12 +169,12 @@ fn by_us(path: &str) -> (u64, u64) {
 fn by_the_crate(path: &str) -> (u64, u64) {
     use aedat::base::StreamContent;
     use aedat::events_generated::size_prefixed_root_as_event_packet;
-    let mut decoder = aedat::base::Decoder::new_from_file(path).expect("a file");
+    let decoder = aedat::base::Decoder::new_from_file(path).expect("a file");
     let is_events = |content| matches!(content, StreamContent::Events);
     let streams = decoder.id_to_stream.iter().filter(|(_, stream)| is_events(stream.content));
     let id = streams.map(|(id, _)| *id).min().expect("an event stream");
     let (mut out, mut n_events, mut sum) = (Vec::new(), 0, 0_u64);
-    while let Some(packet) = decoder.next() {
+    for packet in decoder {
         let packet = packet.expect("a sound packet");
         if packet.stream_id != id {
             continue;
