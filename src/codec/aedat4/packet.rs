@@ -179,8 +179,9 @@ fn structs_in(body: &[u8], n_bytes: usize) -> Option<(Range<usize>, usize)> {
     let vtable = usize::try_from(i64::try_from(table).ok()? - i64::from(back)).ok()?;
     let vtable_bytes = usize::from(u16_at(body, vtable)?);
     let table_bytes = usize::from(u16_at(body, vtable + 2)?);
+    // sizes that cannot be true must not make the events seem used
     let tables_end = (vtable + vtable_bytes).max(table + table_bytes);
-    let n_unused = n_bytes.saturating_sub(tables_end);
+    let n_unused = n_bytes.checked_sub(tables_end).unwrap_or(n_bytes - table);
     let field = if vtable_bytes < 6 { 0 } else { usize::from(u16_at(body, vtable + 4)?) };
     if field == 0 {
         return Some((0..0, n_unused));
