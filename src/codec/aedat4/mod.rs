@@ -7,6 +7,7 @@ mod encode;
 mod header;
 mod lz4;
 mod packet;
+mod staging;
 mod table;
 
 pub use encode::Aedat4Encoder;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor};
 use header::{Header, Kind};
 use packet::{Damage, Unpacker};
+use staging::Staging;
 
 /// The row of AEDAT 4.0 in [`super::FORMATS`].
 pub const FORMAT: Format = Format {
@@ -55,6 +57,7 @@ pub struct Aedat4Decoder {
     /// The stream whose events come out.
     chosen_id: i32,
     unpacker: Unpacker,
+    staging: Staging,
     sensor: Sensor,
     tally: Tally,
 }
@@ -72,7 +75,13 @@ enum Stage {
     TableMark {
         id: i32,
     },
+    /// `is_joined`: its pieces are joined before it is read.
     Payload {
+        n_bytes: usize,
+        is_joined: bool,
+    },
+    /// An uncompressed payload whose events are decoded as they come.
+    Staging {
         n_bytes: usize,
     },
     /// A payload that holds none of the chosen events.
@@ -89,9 +98,9 @@ impl Stage {
         match self {
             Stage::Mark => MARK.len(),
             Stage::HeaderLength | Stage::TableMark { .. } => 4,
-            Stage::Header { n_bytes } | Stage::Payload { n_bytes } => n_bytes,
+            Stage::Header { n_bytes } | Stage::Payload { n_bytes, .. } => n_bytes,
             Stage::PacketHeader => PACKET_HEADER_BYTES,
-            Stage::Passing { .. } | Stage::Table => 0,
+            Stage::Staging { .. } | Stage::Passing { .. } | Stage::Table => 0,
         }
     }
 }
@@ -107,6 +116,7 @@ impl Aedat4Decoder {
             header: Header::default(),
             chosen_id: 0,
             unpacker: Unpacker::new(Compression::None, options.max_packet_bytes),
+            staging: Staging::default(),
             sensor: Sensor::default(),
             tally: Tally::default(),
         }
@@ -115,6 +125,53 @@ impl Aedat4Decoder {
     /// For what a DV server sends: the same bytes without the first line.
     pub fn network(options: &DecoderOptions) -> Self {
         Aedat4Decoder { stage: Stage::HeaderLength, ..Aedat4Decoder::file(options) }
+    }
+
+    /// Takes some of `rest`; returns what is needed once there is not enough of it.
+    fn step(&mut self, rest: &mut &[u8], out: &mut Vec<Event>) -> Result<Option<Need>> {
+        match self.stage {
+            Stage::Table => Ok(Some(Need::Nothing)),
+            Stage::Passing { left, .. } => {
+                let n = left.min(rest.len() as u64);
+                *rest = &rest[n as usize..];
+                self.skipped(n);
+                Ok((n < left).then_some(Need::Skip(left - n)))
+            }
+            Stage::Payload { n_bytes, is_joined: false }
+                if rest.len() < n_bytes || !self.pieces.is_empty() =>
+            {
+                *rest = &rest[self.begin_staging(n_bytes, rest)..];
+                let is_short = matches!(self.stage, Stage::Payload { is_joined: false, .. });
+                Ok(is_short.then_some(Need::More))
+            }
+            Stage::Staging { n_bytes } => {
+                *rest = &rest[self.stage_events(n_bytes, rest, out)..];
+                let is_short = matches!(self.stage, Stage::Staging { .. });
+                Ok(is_short.then_some(Need::More))
+            }
+            _ => self.step_whole(rest, out),
+        }
+    }
+
+    /// The step of a part that is looked at whole.
+    fn step_whole(&mut self, rest: &mut &[u8], out: &mut Vec<Event>) -> Result<Option<Need>> {
+        let wanted = self.stage.wanted();
+        if self.pieces.is_empty() && rest.len() >= wanted {
+            let (part, after) = rest.split_at(wanted);
+            *rest = after;
+            return self.part(part, out).map(|()| None);
+        }
+        let (now, after) = rest.split_at((wanted - self.pieces.len()).min(rest.len()));
+        *rest = after;
+        extend_towards(&mut self.pieces, now, wanted);
+        if self.pieces.len() < wanted {
+            return Ok(Some(Need::More));
+        }
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let outcome = self.part(&pieces, out);
+        pieces.clear();
+        self.pieces = pieces;
+        outcome.map(|()| None)
     }
 
     fn part(&mut self, part: &[u8], out: &mut Vec<Event>) -> Result<()> {
@@ -134,7 +191,10 @@ impl Aedat4Decoder {
             Stage::TableMark { id } if part != table::IDENTIFIER => {
                 Err(self.undeclared(id, at - PACKET_HEADER_BYTES as u64))
             }
-            Stage::TableMark { .. } | Stage::Table | Stage::Passing { .. } => {
+            Stage::TableMark { .. }
+            | Stage::Table
+            | Stage::Passing { .. }
+            | Stage::Staging { .. } => {
                 self.stage = Stage::Table;
                 Ok(())
             }
@@ -214,7 +274,8 @@ impl Aedat4Decoder {
         if n_bytes > self.options.max_packet_bytes {
             return Err(self.located(packet::too_large(n_bytes, self.options.max_packet_bytes), at));
         }
-        self.stage = Stage::Payload { n_bytes };
+        let is_joined = !self.unpacker.is_plain() || n_bytes < staging::HEAD_BYTES;
+        self.stage = Stage::Payload { n_bytes, is_joined };
         Ok(())
     }
 
@@ -265,6 +326,33 @@ impl Aedat4Decoder {
         Ok(())
     }
 
+    /// Goes over from joining a payload to staging its events, if that can be done.
+    fn begin_staging(&mut self, n_bytes: usize, rest: &[u8]) -> usize {
+        let n_head = staging::HEAD_BYTES.saturating_sub(self.pieces.len()).min(rest.len());
+        extend_towards(&mut self.pieces, &rest[..n_head], n_bytes);
+        if self.pieces.len() >= staging::HEAD_BYTES {
+            self.stage = if self.staging.begin(&self.pieces, n_bytes) {
+                self.pieces.clear();
+                Stage::Staging { n_bytes }
+            } else {
+                Stage::Payload { n_bytes, is_joined: true }
+            };
+        }
+        n_head
+    }
+
+    /// Takes what `rest` has of the staged payload; returns how much that was.
+    fn stage_events(&mut self, n_bytes: usize, rest: &[u8], out: &mut Vec<Event>) -> usize {
+        let n = self.staging.n_left().min(rest.len());
+        self.staging.take(&rest[..n]);
+        if self.staging.n_left() == 0 {
+            self.tally.malformed += self.staging.release(out);
+            self.offset += n_bytes as u64;
+            self.next_packet();
+        }
+        n
+    }
+
     fn located(&self, damage: Damage, at: u64) -> Error {
         let at_text = grouped(at);
         match damage {
@@ -279,7 +367,10 @@ impl Aedat4Decoder {
     }
 
     fn truncated(&self) -> Option<Error> {
-        let n_pieces = self.pieces.len() as u64;
+        let n_pieces = match self.stage {
+            Stage::Staging { n_bytes } => n_bytes - self.staging.n_left(),
+            _ => self.pieces.len(),
+        } as u64;
         let header_bytes = PACKET_HEADER_BYTES as u64;
         let (what, at, have, of) = match self.stage {
             Stage::Mark => ("the opening line", 0, n_pieces, MARK.len() as u64),
@@ -294,7 +385,7 @@ impl Aedat4Decoder {
             Stage::TableMark { id } => {
                 return Some(self.undeclared(id, self.offset - header_bytes));
             }
-            Stage::Payload { n_bytes } => {
+            Stage::Payload { n_bytes, .. } | Stage::Staging { n_bytes } => {
                 let at = self.offset - header_bytes;
                 ("the packet", at, n_pieces + header_bytes, n_bytes as u64 + header_bytes)
             }
@@ -323,36 +414,9 @@ impl Decoder for Aedat4Decoder {
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         let mut rest = bytes;
         loop {
-            if let Stage::Table = self.stage {
-                return Ok(Need::Nothing);
+            if let Some(need) = self.step(&mut rest, out)? {
+                return Ok(need);
             }
-            if let Stage::Passing { left, .. } = self.stage {
-                let n = left.min(rest.len() as u64);
-                rest = &rest[n as usize..];
-                self.skipped(n);
-                if n < left {
-                    return Ok(Need::Skip(left - n));
-                }
-                continue;
-            }
-            let wanted = self.stage.wanted();
-            if self.pieces.is_empty() && rest.len() >= wanted {
-                let (part, after) = rest.split_at(wanted);
-                rest = after;
-                self.part(part, out)?;
-                continue;
-            }
-            let n = (wanted - self.pieces.len()).min(rest.len());
-            extend_towards(&mut self.pieces, &rest[..n], wanted);
-            rest = &rest[n..];
-            if self.pieces.len() < wanted {
-                return Ok(Need::More);
-            }
-            let mut pieces = std::mem::take(&mut self.pieces);
-            let outcome = self.part(&pieces, out);
-            pieces.clear();
-            self.pieces = pieces;
-            outcome?;
         }
     }
 
