@@ -219,7 +219,9 @@ mod tests {
         }
     }
 
-    fn check(spec: ViewSpec, size: Option<(u16, u16)>, cases: &[((u16, u16), Option<(u16, u16)>)]) {
+    type Case = ((u16, u16), Option<(u16, u16)>);
+
+    fn check(spec: ViewSpec, size: Option<(u16, u16)>, cases: &[Case]) {
         let view = View::new(&spec, &sensor(size), MODEL).unwrap();
         for ((x, y), expected) in cases {
             let mut events = [Event { t_us: 1, x: *x, y: *y, polarity: Polarity::On }];

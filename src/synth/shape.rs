@@ -46,7 +46,7 @@ impl Shape {
     pub(super) fn coverage(&self, x: f32, y: f32) -> f32 {
         const LAST: f32 = (SIDE - 1) as f32;
         let (u, v) = ((x + HALF as f32) * SAMPLES as f32, (y + HALF as f32) * SAMPLES as f32);
-        if !(u >= 0.0 && u < LAST && v >= 0.0 && v < LAST) {
+        if !((0.0..LAST).contains(&u) && (0.0..LAST).contains(&v)) {
             return 0.0;
         }
         let (column, row) = (u as usize, v as usize);
