@@ -30,13 +30,13 @@ pub struct Deck {
 /// Shows `pips` one after another. From a pip's last event to the next one's first lies a gap
 /// drawn from `gap_us`, empty but for `options.gap_noise_per_ms`.
 pub fn deck(pips: &[Pip], seed: u64, gap_us: RangeInclusive<u64>, options: &PipOptions) -> Deck {
-    let mut draw = Draw::new(seed, "deck");
+    let (mut draw, mut noise_draw) = (Draw::new(seed, "deck"), Draw::new(seed, "gap noise"));
     let mut deck = Deck { events: Vec::new(), truth: Vec::new() };
     for &shown in pips {
         let mut from_us = 0;
         if let Some(before) = deck.truth.last() {
             from_us = before.to_us.saturating_add(between(&gap_us, &mut draw));
-            let noise = gap_noise(before.to_us..from_us, options.gap_noise_per_ms, &mut draw);
+            let noise = gap_noise(before.to_us..from_us, options.gap_noise_per_ms, &mut noise_draw);
             deck.events.extend(noise);
         }
         let events = pip(shown, draw.bits(), options);

@@ -163,10 +163,10 @@ mod tests {
     #[test]
     fn shapes_have_their_areas_and_extents() {
         let cases = [
-            (Pip::Club, 285.0, 12.0, 12.2),
+            (Pip::Club, 325.2, 12.0, 12.2),
             (Pip::Diamond, 195.6, 9.2, 11.6),
-            (Pip::Heart, 378.0, 13.9, 13.0),
-            (Pip::Spade, 292.0, 12.1, 12.0),
+            (Pip::Heart, 403.7, 13.9, 13.0),
+            (Pip::Spade, 335.0, 12.1, 12.0),
         ];
         for (pip, area, half_width, lowest) in cases {
             let grid = &of(pip).grid;
