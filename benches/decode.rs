@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     Case { format: "aedat4", compression: Compression::Lz4High },
     Case { format: "aedat4", compression: Compression::Zstd },
     Case { format: "aedat4", compression: Compression::ZstdHigh },
+    Case { format: "aedat2", compression: Compression::None },
 ];
 
 const N_EVENTS: usize = 1_000_000;

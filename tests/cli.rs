@@ -1,9 +1,12 @@
 //! The program as a user runs it: what it prints where, and its exit codes.
 
+mod skip;
+
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
 
@@ -375,7 +378,7 @@ fn what_is_converted_reads_back_equal() {
 fn the_shipped_model_is_the_imported_one() {
     let weights = "../shared/golden/poker_norse_weights.safetensors";
     if !std::path::Path::new(weights).exists() {
-        eprintln!("skipped: {weights} is not there");
+        skip(&format!("{weights} is not there"));
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,7 @@
 //! What every format must do, whichever it is, and what real recordings are known to hold.
 
+mod skip;
+
 use std::path::{Path, PathBuf};
 
 use dvs_stream::codec::probe::{self, Probe};
@@ -8,6 +10,7 @@ use dvs_stream::codec::{
 };
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use proptest::prelude::*;
+use skip::skip;
 
 /// Real recordings, which are no part of the project; `None` where they are absent.
 fn shared(path: &str) -> Option<PathBuf> {
@@ -17,7 +20,7 @@ fn shared(path: &str) -> Option<PathBuf> {
     );
     let path = root.join("data").join(path);
     if !path.exists() {
-        eprintln!("SKIPPED: {} is absent", path.display());
+        skip(&format!("{} is absent", path.display()));
         return None;
     }
     Some(path)

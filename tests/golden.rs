@@ -3,12 +3,15 @@
 //! Small vectors stand in `fixtures/golden`; the others are read from the shared folder, and
 //! their tests say so when it is absent.
 
+mod skip;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor, Var};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
 use dvs_stream::nn::{LayerSpec, LayerWeights, Network, PlainState, PlannedStep, superspike};
+use skip::skip;
 
 /// Largest difference to Norse's float32 run, absolute up to 1 and relative beyond.
 const TOLERANCE: f32 = 5e-6;
@@ -202,7 +205,7 @@ fn shared(name: &str) -> Option<Vectors> {
     let folder = std::env::var("DVS_SHARED").unwrap_or_else(|_| beside.to_owned());
     let path = PathBuf::from(folder).join(format!("golden/{name}.safetensors"));
     if !path.exists() {
-        eprintln!("SKIPPED: {} is absent", path.display());
+        skip(&format!("{} is absent", path.display()));
         return None;
     }
     Some(load(path))

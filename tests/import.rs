@@ -3,12 +3,15 @@
 //! Archives are written here as torch.save lays them out; the real ones of the shared folder are
 //! read too, and their test says so when it is absent.
 
+mod skip;
+
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use dvs_stream::import::{Imported, NorseParameters, norse};
 use dvs_stream::nn::Network;
 use dvs_stream::nn::weights::read;
+use skip::skip;
 
 /// Name, shape, values.
 type Tensor = (&'static str, [usize; 2], Vec<f32>);
@@ -66,7 +69,7 @@ fn the_shared_networks() {
     let shared = std::env::var("DVS_SHARED").unwrap_or_else(|_| beside.to_owned());
     let golden = PathBuf::from(shared).join("golden");
     if !golden.exists() {
-        eprintln!("SKIPPED: {} is absent", golden.display());
+        skip(&format!("{} is absent", golden.display()));
         return;
     }
     let of = |name: &str| norse(&golden.join(name), &NorseParameters::default()).unwrap();

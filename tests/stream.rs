@@ -1,6 +1,8 @@
 //! From bytes to records: the same answers however bytes are cut and streams are batched, the
 //! reference's answers on real recordings, and silence.
 
+mod skip;
+
 use std::path::{Path, PathBuf};
 
 use dvs_stream::event::{Event, Polarity};
@@ -13,6 +15,7 @@ use dvs_stream::sink::{Labels, Style, by_name};
 use dvs_stream::synth::{self, Pip, PipOptions};
 use dvs_stream::window::{WindowConfig, Windower};
 use dvs_stream::{decide::Readout, nn::Trace};
+use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
 
@@ -212,7 +215,7 @@ fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("DVS_SHARED").map_or(PathBuf::from("../shared"), PathBuf::from);
     let path = root.join(path);
     if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
+        skip(&format!("{} is not there", path.display()));
         return None;
     }
     Some(path)

@@ -4,6 +4,8 @@ mod damage;
 mod files;
 mod recordings;
 mod roundtrip;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod streams;
 
 use dvs_stream::codec::aedat4::Aedat4Decoder;

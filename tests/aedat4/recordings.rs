@@ -25,7 +25,7 @@ fn present(path: PathBuf) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    eprintln!("skipped: no recording at {}", path.display());
+    crate::skip::skip(&format!("no recording at {}", path.display()));
     None
 }
 
