@@ -1,13 +1,24 @@
-//! What a rollout allocates: once a call, Candle's own, however many windows and slots it steps.
+//! What a running stream allocates: once a call of the network, Candle's own, however many windows
+//! and slots it steps, and nothing an event or a window on the whole way from bytes to lines.
 //!
 //! A test binary of its own, for it counts every allocation of the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dvs_stream::codec::{self, EncoderOptions};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
+use dvs_stream::ingest::{Ingest, Reading};
+use dvs_stream::model::Model;
 use dvs_stream::nn::{LayerSpec, LayerWeights, Network, PlannedStep};
+use dvs_stream::prediction::Records;
+use dvs_stream::session::{Rules, Session};
+use dvs_stream::sink::{Labels, Style, by_name};
+use dvs_stream::synth::{SENSOR, deal, deck};
+use dvs_stream::window::WindowConfig;
 
 struct Counting;
 
@@ -34,8 +45,63 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Tests take turns: the count is the whole process's.
+static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_running_stream_allocates_at_most_once_an_engine_call() {
+    let _turn = TURN.lock();
+    let bytes = recording();
+    let model = Model::from_bytes(include_bytes!("../models/poker.safetensors")).unwrap();
+    let (origin, partial) = Default::default();
+    let config = WindowConfig { sensor: SENSOR, window_us: 1000, gap_us: 3000, origin, partial };
+    let mut session = Session::new(model.network.clone(), Rules::of(&model), 1).unwrap();
+    let mut ingest = Ingest::new(Reading::default(), config, None);
+    let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
+    let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, color: false });
+    let (mut records, mut lines, calls) = (Records::default(), Vec::new(), Cell::new(0));
+    let mut brought = [SlotFrames::default()];
+    let mut emit = |frames: &mut Frames| {
+        calls.set(calls.get() + 1);
+        std::mem::swap(&mut brought[0].frames, frames);
+        session.step(&brought, &mut records)?;
+        for (_, record, logits) in records.iter(4) {
+            sink.record("deck", record, logits, &mut lines);
+        }
+        brought[0].frames.clear();
+        records.clear();
+        lines.clear();
+        Ok(())
+    };
+    let (warm_up, rest) = bytes.split_at(bytes.len() / 2);
+    for chunk in warm_up.chunks(64 << 10) {
+        ingest.feed(chunk, &mut emit).unwrap();
+    }
+    calls.set(0);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for chunk in rest.chunks(60 << 10) {
+        ingest.feed(chunk, &mut emit).unwrap();
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let (calls, events) = (calls.get(), rest.len() / 8);
+    assert!(calls > 10 && events > 50_000, "{calls} calls, {events} events");
+    // A batch that is the greatest so far may still grow a buffer; that dies out.
+    assert!(allocations <= calls + 16, "{allocations} allocations in {calls} calls");
+}
+
+/// A deck of pips of one rhythm, as AEDAT 2.0.
+fn recording() -> Vec<u8> {
+    let events = deck(&deal(60, 2), 2, 5_000..=5_000, &Default::default()).events;
+    let options = EncoderOptions { sensor: Some(SENSOR), compression: Default::default() };
+    let mut encoder = codec::by_name("aedat2").unwrap().encoder.unwrap()(&options);
+    let mut bytes = Vec::new();
+    encoder.encode(&events, &mut bytes).unwrap();
+    bytes
+}
+
 #[test]
 fn a_rollout_allocates_at_most_once() {
+    let _turn = TURN.lock();
     let network = Network::new(layers(), 1e-3).unwrap();
     for (n_slots, n_windows) in [(1, 1), (1, 64), (8, 1), (8, 64)] {
         let slots: Vec<_> =
