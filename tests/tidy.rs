@@ -171,7 +171,11 @@ fn planted_faults_are_caught() {
 fn what_is_right_passes() {
     let right: &[(Check, &str, &str)] = &[
         (imports, "src/codec/any.rs", "use crate::codec::Format;\nuse crate::{Error, Result};"),
-        (imports, "src/nn/op/gather.rs", "use super::super::state::State;\npub(crate) use gather::f;"),
+        (
+            imports,
+            "src/nn/op/gather.rs",
+            "use super::super::state::State;\npub(crate) use gather::f;",
+        ),
         (imports, "src/session.rs", "use crate::{decide::D, model::{M, N}, nn, window::W};"),
         (
             imports,

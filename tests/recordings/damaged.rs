@@ -191,6 +191,13 @@ fn aedat4() -> Vec<Row> {
             "header claims",
         ),
         (
+            "aedat4-vtable.aedat4",
+            "an offset to the header's vtable that cannot be negated",
+            changed(18 + usize::from(sound[18]), &i32::MIN.to_le_bytes()),
+            vec![],
+            "vtable",
+        ),
+        (
             "aedat4-hostile.aedat4",
             "a packet of 2 GiB",
             changed(at + 4, &[0xFF, 0xFF, 0xFF, 0x7F]),

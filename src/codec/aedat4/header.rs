@@ -48,6 +48,14 @@ const IDENTIFIER_CHARS: usize = 16;
 /// Multiple of the address at which the schema's accessor wants to find the header.
 const ALIGNMENT: usize = 8;
 
+/// Offset from the header's only table to its vtable. The schema's verifier negates it, which the
+/// least of all numbers does not survive.
+fn vtable_offset(prefixed: &[u8]) -> Option<i32> {
+    let root = u32::from_le_bytes(*prefixed.get(4..)?.first_chunk()?);
+    let table = usize::try_from(root).ok()?.checked_add(4)?;
+    Some(i32::from_le_bytes(*prefixed.get(table..)?.first_chunk()?))
+}
+
 impl Header {
     /// Reads the header without its length field; the error says what is wrong with it.
     pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
@@ -60,6 +68,9 @@ impl Header {
         if !prefixed.get(8..).is_some_and(|b| b.starts_with(schema::IOHEADER_IDENTIFIER.as_bytes()))
         {
             return Err("its identifier is not IOHE".into());
+        }
+        if vtable_offset(prefixed) == Some(i32::MIN) {
+            return Err("its table names no vtable".into());
         }
         let table = schema::size_prefixed_root_as_ioheader(prefixed)
             .map_err(|error| first_line(&error.to_string()))?;
