@@ -52,7 +52,7 @@ fn end_to_end(criterion: &mut Criterion) {
     encoder.encode(&events, &mut bytes).expect("events that fit");
     let model = Model::from_bytes(include_bytes!("../models/poker.safetensors")).expect("a model");
     let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
-    let style = Style { labels, color: false };
+    let style = Style { labels, ..Style::default() };
     let mut jsonl = (sink("jsonl").expect("a sink").make)(&style);
     let mut group = criterion.benchmark_group("end_to_end");
     group.throughput(Throughput::Elements(events.len() as u64));

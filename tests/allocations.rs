@@ -58,7 +58,7 @@ fn a_running_stream_allocates_at_most_once_an_engine_call() {
     let mut session = Session::new(model.network.clone(), Rules::of(&model), 1).unwrap();
     let mut ingest = Ingest::new(Reading::default(), config, None);
     let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
-    let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, color: false });
+    let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, ..Style::default() });
     let (mut records, mut lines, calls) = (Records::default(), Vec::new(), Cell::new(0));
     let mut brought = [SlotFrames::default()];
     let mut emit = |frames: &mut Frames| {

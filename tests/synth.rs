@@ -175,7 +175,7 @@ fn deals_are_even_and_shuffled() {
 #[test]
 fn real_recordings_are_told_apart_by_synthetic_ones() {
     let Some(folder) = shared("data/poker-dvs") else {
-        skip(&format!("no ../shared/data/poker-dvs"));
+        skip("no ../shared/data/poker-dvs");
         return;
     };
     let mut right = 0;

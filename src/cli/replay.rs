@@ -158,7 +158,11 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
         .sum();
     let progress = Progress::over_bytes(sizes.map(|n| n * replay.passes), common.quiet);
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
-    let sink = (common.sink().make)(&Style { labels, color: common.color_on_stdout() });
+    let sink = (common.sink().make)(&Style {
+        labels,
+        color: common.color_on_stdout(),
+        window_us: model.card.window_us,
+    });
     let stop = interruption()?;
     let begun = Instant::now();
     let outcome = run(model, replay, sink, &mut std::io::stdout(), &progress, &stop)

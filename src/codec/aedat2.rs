@@ -238,11 +238,7 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
             return header.finish();
         }
         if self.n_carry > 0 {
-            let what = format!(
-                "the last event ends after {} of {N} bytes; {} events before it were used",
-                self.n_carry,
-                grouped(self.n_events)
-            );
+            let what = format!("the last event ends after {} of {N} bytes", self.n_carry);
             let offset = self.offset - self.n_carry as u64;
             return Err(Error::Malformed { format: self.format, offset, what });
         }

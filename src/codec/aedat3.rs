@@ -132,7 +132,6 @@ impl Decoder for Aedat3 {
                 ),
             ),
         };
-        let what = format!("{what}; {} events before it were used", grouped(self.n_events));
         Err(malformed(offset, what))
     }
 

@@ -187,8 +187,7 @@ impl Csv {
     }
 
     fn malformed(&self, what: String) -> Error {
-        let (line, n) = (grouped(self.n_lines), grouped(self.n_events));
-        let what = format!("line {line} {what}; {n} events before it were used");
+        let what = format!("line {} {what}", grouped(self.n_lines));
         Error::Malformed { format: NAME, offset: self.offset, what }
     }
 }

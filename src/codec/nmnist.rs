@@ -3,7 +3,7 @@
 //! No header, no sensor size: both data sets write it, with sensors of different size.
 
 use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
-use crate::error::{Error, Result, grouped};
+use crate::error::{Error, Result};
 use crate::event::{Event, Polarity, Sensor};
 
 /// Row of [`super::FORMATS`].
@@ -103,11 +103,7 @@ impl Decoder for Nmnist {
         if self.n_carry == 0 {
             return Ok(());
         }
-        let what = format!(
-            "the last event ends after {} of {N_EVENT} bytes; {} events before it were used",
-            self.n_carry,
-            grouped(self.n_events)
-        );
+        let what = format!("the last event ends after {} of {N_EVENT} bytes", self.n_carry);
         Err(Error::Malformed { format: NAME, offset: self.offset - self.n_carry as u64, what })
     }
 

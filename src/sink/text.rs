@@ -75,7 +75,8 @@ impl Sink for Text {
     fn record(&mut self, stream: &str, record: &Record, _logits: &[f32], out: &mut Vec<u8>) {
         let line = match record {
             Record::Prediction(p) => {
-                let t_ms = self.since_ms(stream, p.t_us, p.t_us);
+                let first_us = p.t_us.saturating_sub(self.style.window_us);
+                let t_ms = self.since_ms(stream, first_us, p.t_us);
                 let answer = self.answer(p.verdict);
                 let lost = if p.losses.is_none() {
                     String::new()

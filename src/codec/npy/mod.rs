@@ -84,10 +84,9 @@ impl Decoder for Npy {
                 grouped(table.n_rows * table.row_bytes as u64)
             ),
             Some(table) => format!(
-                "the array ends after {} of {} rows; {} events before it were used",
+                "the array ends after {} of {} rows",
                 grouped(self.n_rows),
-                grouped(table.n_rows),
-                grouped(self.n_events)
+                grouped(table.n_rows)
             ),
         };
         Err(malformed(self.offset, what))
@@ -255,9 +254,8 @@ impl Npy {
             "the columns must be t, x, y, p in this order (in µs and pixels)"
         };
         let what = format!(
-            "row {} has the {column} {found}, expected {wanted}: {advice}; {} events before it were used",
-            grouped(self.n_rows),
-            grouped(self.n_events)
+            "row {} has the {column} {found}, expected {wanted}: {advice}",
+            grouped(self.n_rows)
         );
         malformed(self.offset, what)
     }
