@@ -6,6 +6,44 @@
 //!
 //! Data flows one way. Between bytes and predictions nothing depends on a clock, a file, a socket
 //! or a thread; ARCHITECTURE.md names the layers and what each may know.
+//!
+//! A stream from bytes to records, as every command drives it:
+//!
+//! ```
+//! use dvs_stream::frame::{Frames, SlotFrames};
+//! use dvs_stream::ingest::{Ingest, Reading};
+//! use dvs_stream::model::Model;
+//! use dvs_stream::prediction::{Record, Records};
+//! use dvs_stream::session::{Rules, Session};
+//! use dvs_stream::window::WindowConfig;
+//!
+//! # fn main() -> dvs_stream::Result<()> {
+//! let model = Model::from_bytes(include_bytes!("../models/poker.safetensors"))?;
+//! let mut session = Session::new(model.network.clone(), Rules::of(&model), 1)?;
+//! let mut records = Records::default();
+//!
+//! let windows = WindowConfig {
+//!     sensor: model.card.sensor,
+//!     window_us: model.card.window_us,
+//!     gap_us: model.card.gap_us,
+//!     origin: Default::default(),
+//!     partial: Default::default(),
+//! };
+//! let mut ingest = Ingest::new(Reading::default(), windows, None);
+//! let mut step = |frames: &mut Frames| {
+//!     session.step(&[SlotFrames { slot: 0, frames: std::mem::take(frames) }], &mut records)
+//! };
+//! ingest.feed(include_bytes!("../fixtures/deck.aedat4"), &mut step)?;
+//! ingest.finish(true, &mut step)?;
+//!
+//! let named = records.iter(4).filter(|(_, record, _)| match record {
+//!     Record::Segment(segment) => segment.verdict.class.is_some(),
+//!     _ => false,
+//! });
+//! assert_eq!(named.count(), 7); // the eighth pip is still open
+//! # Ok(())
+//! # }
+//! ```
 
 #![deny(unsafe_code)]
 

@@ -41,7 +41,6 @@ fn decoder(options: &DecoderOptions) -> Box<dyn Decoder> {
         source: options.stream_id,
         sensor: Sensor::default(),
         tally: Tally::default(),
-        n_events: 0,
         carry: [0; N_PACKET_HEADER],
         n_carry: 0,
         packet: Packet::default(),
@@ -79,7 +78,6 @@ struct Aedat3 {
     source: Option<i32>,
     sensor: Sensor,
     tally: Tally,
-    n_events: u64,
     carry: [u8; N_PACKET_HEADER],
     n_carry: usize,
     packet: Packet,
@@ -316,7 +314,6 @@ impl Aedat3 {
         let n = n_left.min(bytes.len() as u64) as usize;
         let (now, rest) = bytes.split_at(n);
         self.offset += n as u64;
-        let n_before = out.len();
         let n_fill = now.len().min(N_EVENT - self.n_carry) * usize::from(self.n_carry > 0);
         let (fill, now) = now.split_at(n_fill);
         self.carry[self.n_carry..self.n_carry + n_fill].copy_from_slice(fill);
@@ -332,7 +329,6 @@ impl Aedat3 {
             self.carry[..tail.len()].copy_from_slice(tail);
             self.n_carry = tail.len();
         }
-        self.n_events += (out.len() - n_before) as u64;
         self.open_events(n_left - n as u64);
         rest
     }

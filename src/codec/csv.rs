@@ -45,7 +45,7 @@ fn plausible(prefix: &[u8]) -> bool {
 }
 
 fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {
-    Box::new(Csv { columns: None, line: Vec::new(), n_lines: 0, n_events: 0, offset: 0 })
+    Box::new(Csv { columns: None, line: Vec::new(), n_lines: 0, offset: 0 })
 }
 
 fn encoder(options: &EncoderOptions) -> Box<dyn Encoder> {
@@ -139,7 +139,6 @@ struct Csv {
     /// The start of a line whose end has not come.
     line: Vec<u8>,
     n_lines: u64,
-    n_events: u64,
     /// Offset of the present line.
     offset: u64,
 }
@@ -173,7 +172,6 @@ impl Csv {
 
     fn event(&mut self, columns: &Columns, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
         out.push(columns.event(text).map_err(|what| self.malformed(what))?);
-        self.n_events += 1;
         Ok(())
     }
 

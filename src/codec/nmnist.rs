@@ -49,7 +49,6 @@ fn time([_, _, a, b, c]: &[u8; N_EVENT]) -> u32 {
 #[derive(Default)]
 struct Nmnist {
     base_us: u64,
-    n_events: u64,
     n_overflows: u64,
     carry: [u8; N_EVENT],
     n_carry: usize,
@@ -59,7 +58,6 @@ struct Nmnist {
 impl Nmnist {
     fn records(&mut self, records: &[[u8; N_EVENT]], out: &mut Vec<Event>) {
         out.reserve(records.len());
-        let n_before = out.len();
         for record in records {
             let [x, y, a, ..] = *record;
             if y == OVERFLOW_Y {
@@ -74,7 +72,6 @@ impl Nmnist {
                 polarity: Polarity::from_on(a & 0x80 != 0),
             });
         }
-        self.n_events += (out.len() - n_before) as u64;
     }
 }
 

@@ -38,7 +38,6 @@ fn decoder(options: &DecoderOptions) -> Box<dyn Decoder> {
         max_bytes: options.max_packet_bytes,
         table: None,
         held: Vec::new(),
-        n_events: 0,
         n_rows: 0,
         tally: Tally::default(),
         offset: 0,
@@ -51,7 +50,6 @@ struct Npy {
     table: Option<Table>,
     /// Bytes not yet used: a part of the header or of a row, or all columns of a Fortran array.
     held: Vec<u8>,
-    n_events: u64,
     n_rows: u64,
     tally: Tally,
     /// Offset of the first byte not yet used.
@@ -173,7 +171,6 @@ impl Npy {
             if block.read(table, bytes, first, n) {
                 out.extend((0..n).map(|k| block.event(k)));
                 self.n_rows += n as u64;
-                self.n_events += n as u64;
                 self.offset += (n * table.row_bytes) as u64;
             } else {
                 (first..first + n).try_for_each(|index| self.row(table, bytes, index, out))?;
@@ -239,7 +236,6 @@ impl Npy {
         self.offset += table.row_bytes as u64;
         match t {
             Number::Whole(t @ 0..) => {
-                self.n_events += 1;
                 out.push(Event { t_us: t as u64, x, y, polarity });
             }
             _ => self.tally.malformed += 1,
