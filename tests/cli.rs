@@ -389,6 +389,29 @@ fn the_shipped_model_is_the_imported_one() {
     assert!(std::fs::read(path).unwrap() == std::fs::read("models/poker.safetensors").unwrap());
 }
 
+/// Real recordings, with the numbers of events that are known of them.
+#[test]
+fn one_clip_in_five_compressions_reads_alike() {
+    let data = "../shared/data";
+    if !std::path::Path::new(data).exists() {
+        skip(&format!("{data} is not there"));
+        return;
+    }
+    let events = |lines: &str| records(lines).pop().unwrap()["events"].as_u64();
+    let replay = |path: &str| nameless(&check(&["replay", "--scale", path], 0), path);
+    let names = ["none", "lz4", "lz4_high", "zstd", "zstd_high"];
+    let clips = names.map(|name| replay(&format!("{data}/aedat4/dvxplorer_{name}.aedat4")));
+    assert_eq!(events(&clips[0]), Some(111_954));
+    assert!(clips.iter().all(|clip| *clip == clips[0]));
+    for (name, n) in [
+        ("aedat4/aestream_davis.aedat4", 117_667),
+        ("aedat2/dvs128_walking.aedat", 19_182),
+        ("aedat2/davis240c_boxes.aedat", 162_771),
+    ] {
+        assert_eq!(events(&replay(&format!("{data}/{name}"))), Some(n), "{name}");
+    }
+}
+
 #[test]
 fn info_tells_recordings_and_models_apart() {
     let text = check(&["info", "--output", "text", DECK, "models/poker.safetensors"], 0);
