@@ -61,6 +61,11 @@ impl Frames {
         (&self.addresses[start..end], &self.counts[start..end])
     }
 
+    /// Active addresses of all windows, one window after another.
+    pub fn addresses(&self) -> &[u32] {
+        &self.addresses
+    }
+
     /// Adds an entry to the window that the next [`Frames::close`] completes. Addresses ascend.
     pub fn add(&mut self, address: u32, count: u16) {
         self.addresses.push(address);

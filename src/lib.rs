@@ -70,6 +70,7 @@ pub mod sink;
 pub mod source;
 pub mod synth;
 pub mod telemetry;
+pub mod train;
 pub mod view;
 pub mod window;
 

@@ -4,7 +4,9 @@
 //! no labels and no file but the weights it is asked to load.
 
 mod cell;
+mod init;
 mod layer;
+mod learn;
 mod network;
 mod op;
 mod state;
@@ -13,8 +15,12 @@ pub mod weights;
 
 pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
+pub use init::{draw_weights, tutorial_layers};
 pub use layer::{LayerSpec, LayerWeights};
-pub use network::Network;
+pub use learn::Learner;
+pub use network::{Matrices, Network};
+pub use op::adam::AdamSettings;
+pub use op::bptt::TrainingSample;
 pub use op::level::Level;
 pub use state::{PlainState, State};
 pub use trace::{Trace, TracedVariable};

@@ -12,13 +12,22 @@ use super::op::{Chain, Job, Layer, Rollout};
 use super::state::failed;
 use super::{PlainState, PlannedStep, State, Trace};
 use crate::error::{Error, Result};
-use crate::frame::SlotFrames;
+use crate::frame::{Frames, SlotFrames};
 
 /// A checked network, whose every step succeeds.
 pub struct Network {
     specs: Vec<LayerSpec>,
     dt_s: f64,
-    chain: Chain,
+    pub(super) chain: Chain,
+}
+
+/// A layer's weights on plain tensors.
+#[derive(Clone, Debug)]
+pub struct Matrices {
+    /// Input weights, transposed: \[inputs, neurons\].
+    pub input: Tensor,
+    /// Recurrent weights, transposed: \[neurons (from), neurons (to)\].
+    pub recurrent: Option<Tensor>,
 }
 
 impl Network {
@@ -66,7 +75,11 @@ impl Network {
     /// The layers with their weights, exactly as they were given.
     pub fn weights(&self) -> Result<Vec<LayerWeights>> {
         let all = self.chain.weights.flatten_all().and_then(|all| all.to_vec1::<f32>());
-        let all = all.map_err(failed("read the weights"))?;
+        Ok(self.unpacked(&all.map_err(failed("read the weights"))?))
+    }
+
+    /// Values packed as the weights are, as a model file holds them.
+    pub(super) fn unpacked(&self, all: &[f32]) -> Vec<LayerWeights> {
         let layers = self.specs.iter().zip(&self.chain.layers).map(|(spec, layer)| {
             let unpacked = |at: &std::ops::Range<usize>, inputs| {
                 untransposed(&all[at.clone()], inputs, layer.neurons, layer.width)
@@ -77,7 +90,7 @@ impl Network {
                 recurrent: layer.recurrent_weights.as_ref().map(|at| unpacked(at, layer.neurons)),
             }
         });
-        Ok(layers.collect())
+        layers.collect()
     }
 
     /// The same network on another instruction set; all give the same bits.
@@ -132,20 +145,48 @@ impl Network {
     ///
     /// Equal to [`Network::rollout`] up to rounding: a matrix product sums in an order of its own.
     pub fn step(&self, x: &Tensor, state: &PlainState) -> Result<(Tensor, PlainState)> {
-        self.plain_step(x, state).map_err(failed("step the network on plain tensors"))
+        self.step_with(&self.matrices()?, x, state)
+    }
+
+    /// [`Network::step`] with other weights, which may be variables: then the outputs can be
+    /// differentiated.
+    pub fn step_with(
+        &self,
+        weights: &[Matrices],
+        x: &Tensor,
+        state: &PlainState,
+    ) -> Result<(Tensor, PlainState)> {
+        self.plain_step(weights, x, state).map_err(failed("step the network on plain tensors"))
+    }
+
+    /// All weights on plain tensors.
+    pub fn matrices(&self) -> Result<Vec<Matrices>> {
+        let of = |layer: &Layer| {
+            let Layer { input_weights, recurrent_weights, .. } = layer;
+            Ok(Matrices {
+                input: self.matrix(input_weights, layer)?,
+                recurrent: match recurrent_weights {
+                    Some(at) => Some(self.matrix(at, layer)?),
+                    None => None,
+                },
+            })
+        };
+        let matrices = self.chain.layers.iter().map(of).collect::<candle_core::Result<_>>();
+        matrices.map_err(failed("read the weights"))
     }
 
     fn plain_step(
         &self,
+        weights: &[Matrices],
         x: &Tensor,
         state: &PlainState,
     ) -> candle_core::Result<(Tensor, PlainState)> {
         let mut output = x.clone();
         let mut layers = Vec::with_capacity(state.layers.len());
-        for (layer, state) in self.chain.layers.iter().zip(&state.layers) {
-            let inputs = output.matmul(&self.matrix(&layer.input_weights, layer)?)?;
-            let recurrent = match &layer.recurrent_weights {
-                Some(at) => Some(state[layer.kind.output].matmul(&self.matrix(at, layer)?)?),
+        for ((layer, state), weights) in self.chain.layers.iter().zip(&state.layers).zip(weights) {
+            let inputs = output.matmul(&weights.input)?;
+            let recurrent = match &weights.recurrent {
+                Some(matrix) => Some(state[layer.kind.output].matmul(matrix)?),
                 None => None,
             };
             let state = layer.cell.step(&inputs, recurrent.as_ref(), state)?;
@@ -186,16 +227,24 @@ impl Network {
                     state.n_slots()
                 )));
             }
-            let (addresses, _) = slot.frames.active(step.window as usize);
-            if addresses.last().is_some_and(|&last| last as usize >= self.inputs()) {
-                return Err(Error::Mismatch(format!(
-                    "a frame has address {}, but the network has {} inputs",
-                    addresses[addresses.len() - 1],
-                    self.inputs()
-                )));
-            }
+            self.check_frame(&slot.frames, step.window as usize)?;
         }
         Ok(())
+    }
+
+    /// Refuses frames with an address beyond the inputs.
+    pub(super) fn check_frames(&self, frames: &Frames) -> Result<()> {
+        (0..frames.len()).try_for_each(|k| self.check_frame(frames, k))
+    }
+
+    fn check_frame(&self, frames: &Frames, k: usize) -> Result<()> {
+        match frames.active(k).0.last() {
+            Some(&last) if last as usize >= self.inputs() => Err(Error::Mismatch(format!(
+                "a frame has address {last}, but the network has {} inputs",
+                self.inputs()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -212,7 +261,7 @@ fn in_layer<T>(k: usize, result: Result<T>) -> Result<T> {
 
 /// Cells and places of the layers, and the chain's weights.
 fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> Result<Chain> {
-    let (mut n_weights, mut row_len) = (0usize, 0);
+    let (mut n_weights, mut row_len, mut saved_len) = (0usize, 0, 0);
     let mut places = Vec::with_capacity(layers.len());
     for (LayerWeights { spec, .. }, &kind) in layers.iter().zip(kinds) {
         let width = padded(spec.neurons);
@@ -225,6 +274,8 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
         let recurrent_weights = spec.recurrent.then(|| take(spec.neurons));
         let state = row_len..row_len + kind.variables.len() * width;
         row_len = state.end;
+        let saved = saved_len..saved_len + kind.saved * width;
+        saved_len = saved.end;
         places.push(Layer {
             kind,
             cell: (kind.build)(&spec.values(), dt_s),
@@ -234,6 +285,7 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
             input_weights,
             recurrent_weights,
             state,
+            saved,
         });
     }
     if n_weights > MAX_WEIGHTS {
@@ -250,7 +302,7 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
         }
     });
     let weights = weights.map_err(failed("lay out the weights"))?;
-    Ok(Chain { layers: places, weights, row_len, level: Level::best() })
+    Ok(Chain { layers: places, weights, row_len, saved_len, level: Level::best() })
 }
 
 /// \[neurons, inputs\] to padded \[inputs, width\].

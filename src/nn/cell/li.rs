@@ -19,6 +19,7 @@ pub(super) const KIND: CellKind = CellKind {
     variables: &["v", "i"],
     output: 0,
     spikes: false,
+    saved: 0,
     build: |parameters, dt_s| Box::new(Li::new(parameters, dt_s)),
 };
 
@@ -44,6 +45,13 @@ impl Li {
         let v = v + self.membrane_step * ((self.v_leak - v) + jump);
         (v, jump - self.synapse_step * jump)
     }
+
+    /// Gradients of (jump, v, i) before a window from those of (v, i) after it.
+    #[inline(always)]
+    fn gradient(&self, v: f32, i: f32) -> (f32, f32, f32) {
+        let jump = self.membrane_step * v + (i - self.synapse_step * i);
+        (jump, v - self.membrane_step * v, jump)
+    }
 }
 
 impl Cell for Li {
@@ -66,6 +74,33 @@ impl Cell for Li {
 
     fn kernel(&self, level: Level, inputs: &[f32], recurrent: Option<&[f32]>, state: &mut [f32]) {
         level.run(Update { cell: *self, inputs, recurrent, state });
+    }
+
+    fn backward(&self, level: Level, _saved: &[f32], carried: &mut [f32], jump: &mut [f32]) {
+        level.run(Backward { cell: *self, carried, jump });
+    }
+}
+
+/// The gradients of a layer, sixteen neurons at a time.
+struct Backward<'a> {
+    cell: Li,
+    carried: &'a mut [f32],
+    jump: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self { cell, carried, jump } = self;
+        let (v, i) = carried.split_at_mut(jump.len());
+        let lanes = v.as_chunks_mut::<16>().0.iter_mut().zip(i.as_chunks_mut::<16>().0);
+        for ((v, i), jump) in lanes.zip(jump.as_chunks_mut::<16>().0) {
+            for k in 0..16 {
+                (jump[k], v[k], i[k]) = cell.gradient(v[k], i[k]);
+            }
+        }
     }
 }
 

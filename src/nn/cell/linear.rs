@@ -13,6 +13,7 @@ pub(super) const KIND: CellKind = CellKind {
     variables: &["y"],
     output: 0,
     spikes: false,
+    saved: 0,
     build: |_, _| Box::new(Linear),
 };
 
@@ -36,5 +37,10 @@ impl Cell for Linear {
         for (y, recurrent) in state.iter_mut().zip(recurrent.unwrap_or_default()) {
             *y += recurrent;
         }
+    }
+
+    fn backward(&self, _level: Level, _saved: &[f32], carried: &mut [f32], jump: &mut [f32]) {
+        jump.copy_from_slice(carried);
+        carried.fill(0.0);
     }
 }

@@ -30,6 +30,8 @@ pub struct CellKind {
     pub output: usize,
     /// Whether the output is spikes (0 or 1): then it travels as a list of the neurons that fired.
     pub spikes: bool,
+    /// Values of a neuron and window that its gradient needs besides the output.
+    pub saved: usize,
     /// Makes a cell for steps of `dt_s` seconds.
     pub build: fn(&Parameters, f64) -> Box<dyn Cell>,
 }
@@ -85,6 +87,26 @@ pub trait Cell: Send + Sync {
     /// `inputs` and `recurrent` have the layer's padded width, a multiple of 16; `state` holds the
     /// variables one after another, each of that width. What happens in the padding is ignored.
     fn kernel(&self, level: Level, inputs: &[f32], recurrent: Option<&[f32]>, state: &mut [f32]);
+
+    /// [`Cell::kernel`] that keeps [`CellKind::saved`] values of each neuron for the gradient, one
+    /// value of all neurons after another.
+    fn record(
+        &self,
+        level: Level,
+        inputs: &[f32],
+        recurrent: Option<&[f32]>,
+        state: &mut [f32],
+        _saved: &mut [f32],
+    ) {
+        self.kernel(level, inputs, recurrent, state);
+    }
+
+    /// The gradient of [`Cell::step`] on slices, for one slot and one window.
+    ///
+    /// `carried`, laid out as the kernel's state, holds the loss's gradient with respect to the
+    /// variables after the window, and is replaced with the one with respect to those before it;
+    /// `jump` is set to the gradient with respect to `inputs`, which is that of `recurrent` too.
+    fn backward(&self, level: Level, saved: &[f32], carried: &mut [f32], jump: &mut [f32]);
 }
 
 /// A rate's share of one step, rounded once, as a cell uses it.

@@ -28,6 +28,44 @@ pub(crate) fn aligned(
     Tensor::from_vec(values, all, &Device::Cpu)?.narrow(0, start, len)?.reshape((rows, columns))
 }
 
+/// Floats that start on 64 bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Floats {
+    values: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Floats {
+    pub fn zeros(len: usize) -> Self {
+        let mut floats = Floats::default();
+        floats.resize(len);
+        floats
+    }
+
+    /// Takes another length; all values are 0 afterwards.
+    pub fn resize(&mut self, len: usize) {
+        self.values.clear();
+        self.values.resize(len + LINE_FLOATS, 0.0);
+        self.start = self.values.as_ptr().align_offset(4 * LINE_FLOATS).min(LINE_FLOATS);
+        self.len = len;
+    }
+}
+
+impl std::ops::Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..self.start + self.len]
+    }
+}
+
+impl std::ops::DerefMut for Floats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..self.start + self.len]
+    }
+}
+
 /// Runs `edit` on the values of a contiguous float32 tensor, in place.
 pub(crate) fn edit_in_place(
     tensor: &Tensor,

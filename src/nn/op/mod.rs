@@ -3,6 +3,8 @@
 //!
 //! Knows layers, their kernels and their weights; nothing of files, labels or time.
 
+pub(crate) mod adam;
+pub(crate) mod bptt;
 mod gather;
 pub(crate) mod level;
 pub(crate) mod memory;
@@ -31,6 +33,8 @@ pub(crate) struct Chain {
     pub weights: Tensor,
     /// Length of a slot's padded row of state.
     pub row_len: usize,
+    /// Length of a window's padded row of values kept for the gradient.
+    pub saved_len: usize,
     pub level: Level,
 }
 
@@ -48,6 +52,8 @@ pub(crate) struct Layer {
     pub recurrent_weights: Option<Range<usize>>,
     /// Where the variables stand in a slot's padded row.
     pub state: Range<usize>,
+    /// Where the values kept for the gradient stand in a window's padded row of them.
+    pub saved: Range<usize>,
 }
 
 impl Layer {
@@ -115,7 +121,7 @@ impl Chain {
                 job.scratch.set_lists_of(*slot);
             }
             let (addresses, counts) = frames.active(step.window as usize);
-            self.step(weights, row, Active::Counts(addresses, counts), job.scratch);
+            self.step(weights, row, Active::Counts(addresses, counts), job.scratch, None);
             if let Some(output) = self.layers.last() {
                 job.out.extend_from_slice(&row[output.variable(output.kind.output)]);
             }
@@ -135,8 +141,15 @@ impl Chain {
         }
     }
 
-    /// One window of one slot, layer by layer.
-    fn step(&self, weights: &[f32], row: &mut [f32], frame: Active<'_>, scratch: &mut Scratch) {
+    /// One window of one slot, layer by layer; keeps what gradients need in `saved`, a packed row.
+    fn step(
+        &self,
+        weights: &[f32],
+        row: &mut [f32],
+        frame: Active<'_>,
+        scratch: &mut Scratch,
+        mut saved: Option<&mut [f32]>,
+    ) {
         let Scratch { inputs, recurrent, lists, .. } = scratch;
         for (k, layer) in self.layers.iter().enumerate() {
             let (before, rest) = row.split_at_mut(layer.state.start);
@@ -158,7 +171,14 @@ impl Chain {
                 self.level.run(Gather { rows: &weights[at], active, sums });
                 &recurrent[..layer.width]
             });
-            layer.cell.kernel(self.level, &inputs[..layer.width], recurrent, state);
+            let inputs = &inputs[..layer.width];
+            match &mut saved {
+                None => layer.cell.kernel(self.level, inputs, recurrent, state),
+                Some(saved) => {
+                    let saved = &mut saved[layer.saved.clone()];
+                    layer.cell.record(self.level, inputs, recurrent, state, saved);
+                }
+            }
             if layer.kind.spikes {
                 let z = &state[layer.kind.output * layer.width..][..layer.width];
                 let list = &mut lists[0];

@@ -1,0 +1,3 @@
+//! Training: the streaming network's own cells, learned from labelled recordings.
+
+pub mod loss;
