@@ -47,9 +47,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod augment;
 pub mod cli;
 pub mod codec;
 pub mod convert;
+pub mod dataset;
 pub mod decide;
 pub mod engine;
 pub mod error;
@@ -65,9 +67,11 @@ pub mod progress;
 pub mod recording;
 pub mod replay;
 pub mod ring;
+pub mod score;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod store;
 pub mod synth;
 pub mod telemetry;
 pub mod train;

@@ -61,6 +61,26 @@ impl Progress {
         Progress { bar, events }
     }
 
+    /// A bar over steps, whose number [`Progress::begin`] tells.
+    pub fn over_steps(quiet: bool) -> Self {
+        let progress = Progress::over_bytes(None, quiet);
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {eta} left") {
+            progress.bar.set_style(style);
+        }
+        progress
+    }
+
+    /// So many steps begin, from the first.
+    pub fn begin(&self, steps: u64) {
+        self.bar.reset();
+        self.bar.set_length(steps);
+    }
+
+    /// So many steps are over.
+    pub fn reach(&self, steps: u64) {
+        self.bar.set_position(steps);
+    }
+
     /// Whether a bar is drawn.
     pub fn is_drawn(&self) -> bool {
         !self.bar.is_hidden()

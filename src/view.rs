@@ -67,6 +67,16 @@ pub struct ViewSpec {
     pub scale: bool,
 }
 
+impl ViewSpec {
+    /// What the view leaves of a sensor before scaling, where that is known.
+    pub fn seen(&self, own: Option<SensorSize>) -> Option<SensorSize> {
+        match self.crop {
+            Some(Crop { width, height, .. }) => Some(SensorSize { width, height }),
+            None => own.map(|own| if self.transpose { transposed(own) } else { own }),
+        }
+    }
+}
+
 /// A view settled for one recording and one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {

@@ -5,10 +5,13 @@
 
 mod args;
 mod convert;
+mod data;
 mod import;
 mod info;
 mod replay;
+mod scores;
 mod synth;
+mod train;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -43,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Box<replay::ReplayArgs>),
+    Train(Box<train::TrainArgs>),
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
     Synth(synth::SynthArgs),
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
     let common = &cli.common;
     let done = match &cli.command {
         Command::Replay(args) => replay::main(args, common),
+        Command::Train(args) => train::main(args, common),
         Command::Info(args) => info::main(args, common),
         Command::Convert(args) => convert::main(args, common),
         Command::Synth(args) => synth::main(args, common),

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, Storage};
 
 use super::op::adam::{AdamPart, AdamSettings, AdamStep};
-use super::op::bptt::{Back, Tape, TrainingSample, Worker, in_parallel};
+use super::op::bptt::{Back, Tape, TrainingSample, Worker, in_parallel, run_all};
 use super::op::level::Level;
 use super::op::memory::{Floats, edit_in_place};
 use super::state::failed;
@@ -28,9 +28,20 @@ pub struct Learner {
     windows: u64,
 }
 
-/// Adam's memory, laid out as the network's packed weights.
-#[derive(Default)]
-pub struct Moments {
+/// What changes from step to step, each list laid out as the network's packed weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnerState {
+    /// The weights.
+    pub weights: Vec<f32>,
+    /// Adam's running means of the gradients.
+    pub means: Vec<f32>,
+    /// Adam's running means of their squares.
+    pub squares: Vec<f32>,
+    /// Steps taken.
+    pub steps: u64,
+}
+
+struct Moments {
     means: Floats,
     squares: Floats,
     steps: u64,
@@ -99,6 +110,20 @@ impl Learner {
         Ok(results)
     }
 
+    /// The outputs of each sample, handed to `each`, whose results come back in the samples' order.
+    ///
+    /// # Errors
+    /// As [`Learner::learn`].
+    pub fn outputs<R: Send>(
+        &mut self,
+        batch: &[TrainingSample<'_>],
+        each: impl Fn(usize, &[f32]) -> R + Sync,
+    ) -> Result<Vec<R>> {
+        self.check(batch)?;
+        let Learner { network, workers, .. } = self;
+        with_weights(network, |weights| run_all(&network.chain, weights, batch, workers, &each))
+    }
+
     /// The last batch's gradients, as a model file would hold them.
     pub fn gradients(&self) -> Vec<LayerWeights> {
         self.network.unpacked(&self.gradients)
@@ -148,24 +173,36 @@ impl Learner {
         self.refresh()
     }
 
-    /// Adam's running means, running squares and number of steps.
-    pub fn moments(&self) -> (&[f32], &[f32], u64) {
-        (&self.moments.means, &self.moments.squares, self.moments.steps)
-    }
-
-    /// Goes on from moments that [`Learner::moments`] gave.
+    /// Everything that changes from step to step.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where they are another network's.
-    pub fn set_moments(&mut self, means: &[f32], squares: &[f32], steps: u64) -> Result<()> {
+    /// When the tensor library fails.
+    pub fn snapshot(&self) -> Result<LearnerState> {
+        let Moments { means, squares, steps } = &self.moments;
+        Ok(LearnerState {
+            weights: with_weights(&self.network, <[f32]>::to_vec)?,
+            means: means.to_vec(),
+            squares: squares.to_vec(),
+            steps: *steps,
+        })
+    }
+
+    /// Goes on from a snapshot, as if never interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where it is another network's.
+    pub fn restore(&mut self, state: &LearnerState) -> Result<()> {
         let n = self.gradients.len();
-        if means.len() != n || squares.len() != n {
-            return Err(Error::Mismatch("the moments are of another network".to_owned()));
+        let LearnerState { weights, means, squares, steps } = state;
+        if [weights, means, squares].iter().any(|values| values.len() != n) {
+            return Err(Error::Mismatch("the snapshot is one of another network".to_owned()));
         }
+        edit_in_place(&self.network.chain.weights, |all| all.copy_from_slice(weights))
+            .map_err(failed("restore the weights"))?;
         self.moments.means.copy_from_slice(means);
         self.moments.squares.copy_from_slice(squares);
-        self.moments.steps = steps;
-        Ok(())
+        self.moments.steps = *steps;
+        self.refresh()
     }
 
     fn refresh(&mut self) -> Result<()> {

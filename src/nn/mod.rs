@@ -17,7 +17,7 @@ pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
 pub use init::{draw_weights, tutorial_layers};
 pub use layer::{LayerSpec, LayerWeights};
-pub use learn::Learner;
+pub use learn::{Learner, LearnerState};
 pub use network::{Matrices, Network};
 pub use op::adam::AdamSettings;
 pub use op::bptt::TrainingSample;

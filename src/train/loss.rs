@@ -5,10 +5,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// Which voltages the cross-entropy is taken on. Written `max`, `mean`, `step` or `mix:0.8`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum LossKind {
     /// The maximum over time of each class (the tutorial's).
     Max,
@@ -49,6 +52,20 @@ impl fmt::Display for LossKind {
             LossKind::Step => write!(f, "step"),
             LossKind::Mix(share) => write!(f, "mix:{share}"),
         }
+    }
+}
+
+impl TryFrom<String> for LossKind {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<LossKind> for String {
+    fn from(kind: LossKind) -> String {
+        kind.to_string()
     }
 }
 

@@ -1,3 +1,357 @@
-//! Training: the streaming network's own cells, learned from labelled recordings.
+//! `train`: the streaming network's own cells, learned from labelled recordings, and the model
+//! file that comes of it.
 
+pub mod checkpoint;
 pub mod loss;
+pub mod prepare;
+pub mod recipe;
+pub mod settle;
+pub mod trainer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::dataset::split::{Fold, Split};
+use crate::dataset::{self, Dataset, Loading, Sample};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::nn::LearnerState;
+use crate::score::{Reader, Reading, Score};
+use crate::session::Rules;
+use crate::source::read_bounded;
+use crate::store::replace;
+use crate::window::WindowConfig;
+use prepare::Preparation;
+use recipe::Recipe;
+use trainer::{Epoch, HeldOut, Sums, Trainer};
+
+/// Time between two checkpoints of a long training.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+
+/// Which weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Those after the last epoch.
+    Last,
+    /// Those after the epoch that read most recordings kept out right, the first of equals. Its
+    /// accuracy is optimistic.
+    Best,
+}
+
+/// What to train on what, and where it goes.
+pub struct Training {
+    /// Folder of labelled recordings.
+    pub data: PathBuf,
+    /// Another folder, all of it kept out.
+    pub validation: Option<PathBuf>,
+    /// How both are read.
+    pub loading: Loading,
+    /// What is learned, and how.
+    pub recipe: Recipe,
+    /// Which recordings are trained on.
+    pub split: Split,
+    /// Recordings that overlap in time stay together.
+    pub by_time: bool,
+    /// Of several folds, the one to train.
+    pub fold: Option<String>,
+    /// Which weights are kept.
+    pub keep: Keep,
+    /// The model file.
+    pub out: PathBuf,
+    /// Go on from the checkpoint beside it.
+    pub resume: bool,
+    /// Threads; they change no bit.
+    pub threads: usize,
+}
+
+/// What a training tells while it runs.
+pub enum News<'a> {
+    /// Something a user should know.
+    Note(String),
+    /// Recordings were read: so many of so many.
+    Loaded(usize, usize),
+    /// A training begins: its name (of a fold, or empty), its epochs and recordings.
+    Begins(&'a str, u32, usize),
+    /// A step was taken, in this epoch (from 1); recordings used in it so far, and their sums.
+    Step(u32, usize, &'a Sums),
+    /// An epoch is over.
+    Epoch(&'a str, &'a Epoch),
+}
+
+/// Takes what a training tells. An error ends it.
+pub type Tell<'a> = dyn FnMut(News<'_>) -> Result<()> + 'a;
+
+/// One training's result.
+pub struct Trained {
+    /// Name of the fold, or empty.
+    pub name: String,
+    /// The model.
+    pub model: Model,
+    /// The network before training, for pictures.
+    pub untrained: Model,
+    /// All epochs.
+    pub epochs: Vec<Epoch>,
+    /// The epoch whose weights the model has, counted from 1.
+    pub epoch: u32,
+    /// How the model reads recordings: those kept out, or where there are none those trained on.
+    pub score: Score,
+    /// How each of them was read: the fold's, then the validation's.
+    pub readings: Vec<Reading>,
+    /// Whether it ended before its last epoch.
+    pub interrupted: bool,
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// The recordings.
+    pub dataset: Dataset,
+    /// Those of `validation`.
+    pub validation: Option<Dataset>,
+    /// The folds' trainings, where there are several: cross-validation. Their models are not kept.
+    pub folds: Vec<Trained>,
+    /// The training whose model was written.
+    pub trained: Trained,
+    /// The split that it was trained with.
+    pub fold: Fold,
+}
+
+/// Trains, and writes the model file; beside it, while it runs, the checkpoint.
+///
+/// With several folds each is trained and read first, then all recordings are trained on.
+///
+/// # Errors
+/// As [`dataset::load`], [`Split::folds`] and the training itself say.
+pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Result<Outcome> {
+    training.recipe.check()?;
+    let dataset = load(&training.data, &training.loading, tell)?;
+    let validation = match &training.validation {
+        None => None,
+        Some(folder) => {
+            let labels = Some(dataset.labels.clone());
+            let sensor = Some(dataset.sensor);
+            let loading = Loading { labels, sensor, ..training.loading.clone() };
+            Some(load(folder, &loading, tell)?)
+        }
+    };
+    let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
+    let run = Run { training, dataset: &dataset, validation: validation.as_ref(), stop };
+    let (crossed, last) = run.choose(folds)?;
+    let mut trained_folds = Vec::new();
+    for fold in &crossed {
+        trained_folds.push(run.train(fold, None, tell)?);
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+    }
+    let trained = run.train(&last, Some(&checkpoint_path(&training.out)), tell)?;
+    replace(&training.out, &trained.model.to_bytes()?)?;
+    if !trained.interrupted {
+        // A checkpoint of a finished training is of no use; there may be none.
+        let _ = std::fs::remove_file(checkpoint_path(&training.out));
+    }
+    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, validation })
+}
+
+/// Where a training's checkpoint lies.
+pub fn checkpoint_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".resume");
+    out.with_file_name(name)
+}
+
+fn load(folder: &Path, loading: &Loading, tell: &mut Tell<'_>) -> Result<Dataset> {
+    let dataset = dataset::load(folder, loading, &|_, _| ())?;
+    tell(News::Loaded(dataset.samples.len(), dataset.samples.len() + dataset.faults.len()))?;
+    for note in &dataset.notes {
+        tell(News::Note(note.clone()))?;
+    }
+    for fault in &dataset.faults {
+        tell(News::Note(format!("{}: left out: {}", fault.name, fault.message)))?;
+    }
+    let losses = dataset.losses;
+    if losses.total() > 0 {
+        tell(News::Note(format!(
+            "events that reached no window: {} outside the sensor, {} late, {} overflowing, {} \
+             malformed",
+            losses.outside, losses.late, losses.overflow, losses.malformed
+        )))?;
+    }
+    Ok(dataset)
+}
+
+struct Run<'a> {
+    training: &'a Training,
+    dataset: &'a Dataset,
+    validation: Option<&'a Dataset>,
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// The folds to cross-validate on, and what the written model is trained on.
+    fn choose(&self, folds: Vec<Fold>) -> Result<(Vec<Fold>, Fold)> {
+        let Training { fold: asked, keep, .. } = self.training;
+        let (crossed, last) = match (asked, folds.len()) {
+            (Some(name), _) => {
+                let names: Vec<_> = folds.iter().map(|fold| fold.name.clone()).collect();
+                let Some(fold) = folds.into_iter().find(|fold| fold.name == *name) else {
+                    return Err(Error::Mismatch(format!(
+                        "--fold {name}: there is no such fold, but {}",
+                        names.join(", ")
+                    )));
+                };
+                (Vec::new(), fold)
+            }
+            (None, 1) => (Vec::new(), folds.into_iter().next().unwrap_or_else(|| self.all())),
+            (None, _) => (folds, self.all()),
+        };
+        let held_out = !last.test.is_empty() || self.validation.is_some();
+        if *keep == Keep::Best && !held_out {
+            return Err(Error::Mismatch(
+                "--keep best needs recordings that are kept out: --val DATA, --split first:N, or \
+                 --fold K of --folds"
+                    .to_owned(),
+            ));
+        }
+        Ok((crossed, last))
+    }
+
+    fn all(&self) -> Fold {
+        let train = (0..self.dataset.samples.len()).collect();
+        Fold { name: String::new(), train, test: Vec::new() }
+    }
+
+    fn train(
+        &self,
+        fold: &Fold,
+        checkpoint: Option<&Path>,
+        tell: &mut Tell<'_>,
+    ) -> Result<Trained> {
+        let Run { training, dataset, validation, stop } = self;
+        let pick = |places: &[usize]| -> Vec<&Sample> {
+            places.iter().map(|k| &dataset.samples[*k]).collect()
+        };
+        let samples = pick(&fold.train);
+        let mut held_out = pick(&fold.test);
+        held_out.extend(validation.iter().flat_map(|dataset| &dataset.samples));
+        let mut trainer = self.begin()?;
+        let untrained = self.model(&trainer, &samples)?;
+        let data = checkpoint::fingerprint(&samples);
+        if let (Some(path), true) = (checkpoint, training.resume) {
+            let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(|error| named(path, error))?;
+            checkpoint::resume(&mut trainer, data, &bytes).map_err(|error| named(path, error))?;
+        }
+        tell(News::Begins(&fold.name, training.recipe.epochs, samples.len()))?;
+        let save = |trainer: &Trainer| match checkpoint {
+            Some(path) => replace(path, &checkpoint::save(trainer, data)?),
+            None => Ok(()),
+        };
+        let mut best = Best::default();
+        let (mut saved, mut dead) = (Instant::now(), false);
+        while !trainer.is_done() && !stop.load(Ordering::Relaxed) {
+            let over = trainer.batch(&samples)?.is_some();
+            let progress = trainer.progress();
+            if over {
+                let read = trainer.hold_out(&held_out)?;
+                best.offer(training.keep, read, &trainer)?;
+                if let Some(epoch) = trainer.progress().epochs.last() {
+                    tell(News::Epoch(&fold.name, epoch))?;
+                }
+            } else {
+                let epoch = progress.epochs.len() as u32 + 1;
+                tell(News::Step(epoch, progress.used, &progress.sums))?;
+            }
+            if !dead {
+                dead = self.tell_dead_layers(&trainer, tell)?;
+            }
+            if saved.elapsed() >= CHECKPOINT_EVERY {
+                save(&trainer)?;
+                saved = Instant::now();
+            }
+        }
+        let interrupted = !trainer.is_done();
+        if interrupted {
+            save(&trainer)?;
+        }
+        let epochs = trainer.progress().epochs.clone();
+        let epoch = best.restore(&mut trainer)?.unwrap_or(epochs.len() as u32);
+        let model = self.model(&trainer, &samples)?;
+        let read = if held_out.is_empty() { &samples } else { &held_out };
+        let readings = self.read(&model, read)?;
+        let pairs = read.iter().map(|sample| sample.class).zip(&readings);
+        let score = Score::of(&dataset.labels, pairs);
+        let name = fold.name.clone();
+        Ok(Trained { name, model, untrained, epochs, epoch, score, readings, interrupted })
+    }
+
+    fn begin(&self) -> Result<Trainer> {
+        let Run { training, dataset, .. } = self;
+        let window = WindowConfig {
+            sensor: dataset.sensor,
+            window_us: training.loading.window_us,
+            gap_us: dataset::MAX_WINDOWS * training.loading.window_us,
+            origin: Default::default(),
+            partial: training.loading.partial,
+        };
+        let threads = training.threads;
+        let preparation = Preparation::new(window, dataset.labels.len(), threads);
+        Trainer::new(training.recipe.clone(), preparation, threads)
+    }
+
+    fn model(&self, trainer: &Trainer, samples: &[&Sample]) -> Result<Model> {
+        let Run { training: Training { loading, recipe, .. }, dataset, .. } = self;
+        let card = settle::card(dataset, loading, recipe, samples);
+        Model::new(card, trainer.learner().network().weights()?)
+    }
+
+    /// As `replay` reads them.
+    fn read(&self, model: &Model, samples: &[&Sample]) -> Result<Vec<Reading>> {
+        let mut reader = Reader::new(model, Rules::of(model))?;
+        samples.iter().map(|sample| reader.read(&sample.frames)).collect()
+    }
+
+    /// Says which layers never spiked in the last batch. Returns whether one did not.
+    fn tell_dead_layers(&self, trainer: &Trainer, tell: &mut Tell<'_>) -> Result<bool> {
+        let rates = trainer.learner().firing_rates();
+        let Some(layer) = rates.iter().position(|rate| *rate == 0.0) else { return Ok(false) };
+        tell(News::Note(format!(
+            "hidden layer {layer} does not spike, so nothing below it learns: try --init-scale {}, \
+             or a longer --window",
+            2.0 * self.training.recipe.init_scale
+        )))?;
+        Ok(true)
+    }
+}
+
+/// The weights that read most recordings right.
+#[derive(Default)]
+struct Best {
+    accuracy: f64,
+    epoch: u32,
+    state: Option<LearnerState>,
+}
+
+impl Best {
+    fn offer(&mut self, keep: Keep, read: Option<HeldOut>, trainer: &Trainer) -> Result<()> {
+        if let (Keep::Best, Some(read)) = (keep, read)
+            && (self.state.is_none() || read.accuracy > self.accuracy)
+        {
+            self.accuracy = read.accuracy;
+            self.epoch = trainer.progress().epochs.len() as u32;
+            self.state = Some(trainer.learner().snapshot()?);
+        }
+        Ok(())
+    }
+
+    /// Puts them back; gives their epoch.
+    fn restore(self, trainer: &mut Trainer) -> Result<Option<u32>> {
+        let Some(state) = self.state else { return Ok(None) };
+        let progress = trainer.progress().clone();
+        trainer.restore(progress, &state)?;
+        Ok(Some(self.epoch))
+    }
+}
+
+fn named(path: &Path, error: Error) -> Error {
+    Error::Model(format!("{}: {error}", path.display()))
+}

@@ -371,7 +371,7 @@ impl Chain {
         worker: &mut Worker,
         loss: impl FnOnce(&[f32], &mut [f32]) -> R,
     ) -> R {
-        self.record(weights, sample, &mut tape, worker);
+        self.run_sample(weights, sample, Some(&mut tape), worker);
         let Worker { outputs, gradient, .. } = worker;
         gradient.clear();
         gradient.resize(outputs.len(), 0.0);
@@ -380,11 +380,13 @@ impl Chain {
         result
     }
 
-    fn record(
+    /// Steps a sample from a zero state; leaves its outputs with the worker, and on the tape what
+    /// gradients need.
+    fn run_sample(
         &self,
         weights: &[f32],
         sample: &TrainingSample<'_>,
-        tape: &mut SampleTape<'_>,
+        mut tape: Option<&mut SampleTape<'_>>,
         worker: &mut Worker,
     ) {
         let Worker { row, scratch, outputs, .. } = worker;
@@ -394,19 +396,12 @@ impl Chain {
         for t in 0..sample.windows {
             let (addresses, counts) =
                 if t < sample.frames.len() { sample.frames.active(t) } else { (&[][..], &[][..]) };
-            let saved = &mut tape.saved[t * self.saved_len..][..self.saved_len];
-            self.step(weights, row, Active::Counts(addresses, counts), scratch, Some(saved));
-            for ((layer, tape), list) in
-                self.layers.iter().zip(&mut tape.layers).zip(&scratch.lists)
-            {
-                if layer.kind.spikes {
-                    let words = layer.neurons.div_ceil(64);
-                    let fired = &mut tape.fired[t * words..][..words];
-                    list.spikes().iter().for_each(|n| fired[*n as usize / 64] |= 1 << (n % 64));
-                } else {
-                    let values = &mut tape.values[t * layer.width..][..layer.neurons];
-                    values.copy_from_slice(&row[layer.variable(layer.kind.output)]);
-                }
+            let frame = Active::Counts(addresses, counts);
+            let at = t * self.saved_len..(t + 1) * self.saved_len;
+            let saved = tape.as_mut().map(|tape| &mut tape.saved[at]);
+            self.step(weights, row, frame, scratch, saved);
+            for (k, tape) in tape.iter_mut().flat_map(|tape| tape.layers.iter_mut().enumerate()) {
+                tape.record(t, &self.layers[k], row, scratch.lists[k].spikes());
             }
             if let Some(output) = self.layers.last() {
                 outputs.extend_from_slice(&row[output.variable(output.kind.output)]);
@@ -450,6 +445,38 @@ impl Chain {
             }
         }
     }
+}
+
+impl SampleLayer<'_> {
+    /// Keeps a layer's output in window `t`.
+    fn record(&mut self, t: usize, layer: &Layer, row: &[f32], spikes: &[u32]) {
+        if layer.kind.spikes {
+            let words = layer.neurons.div_ceil(64);
+            let fired = &mut self.fired[t * words..][..words];
+            spikes.iter().for_each(|n| fired[*n as usize / 64] |= 1 << (n % 64));
+        } else {
+            let values = &mut self.values[t * layer.width..][..layer.neurons];
+            values.copy_from_slice(&row[layer.variable(layer.kind.output)]);
+        }
+    }
+}
+
+/// Steps every sample from a zero state and hands its outputs \[windows, outputs\] to `each`;
+/// returns what that returned, in the samples' order.
+pub(crate) fn run_all<R: Send>(
+    chain: &Chain,
+    weights: &[f32],
+    batch: &[TrainingSample<'_>],
+    workers: &mut [Worker],
+    each: &(impl Fn(usize, &[f32]) -> R + Sync),
+) -> Vec<R> {
+    let mut results: Vec<Option<R>> = batch.iter().map(|_| None).collect();
+    let samples = batch.iter().zip(&mut results).enumerate();
+    in_parallel(workers, samples, |worker, (k, (sample, result))| {
+        chain.run_sample(weights, sample, None, worker);
+        *result = Some(each(k, &worker.outputs));
+    });
+    results.into_iter().flatten().collect()
 }
 
 fn add(to: &mut [f32], values: &[f32]) {

@@ -1,0 +1,124 @@
+//! Flags of labelled recordings, shared by `train` and `eval`, and how failures with them end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+
+use super::args::{DecoderArgs, parse_time};
+use super::{Common, exit};
+use crate::dataset::Loading;
+use crate::dataset::split::Split;
+use crate::error::Error;
+use crate::view::ViewSpec;
+use crate::window::Partial;
+
+/// How labelled recordings are read.
+#[derive(Args)]
+pub struct DataArgs {
+    /// Length of a window
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_time)]
+    window: u64,
+    /// The last, unfinished window: keep it, or drop it as Tonic does
+    #[arg(long, default_value = "keep")]
+    partial: PartialArg,
+    /// A damaged recording is an error, else it is named and left out
+    #[arg(long)]
+    strict: bool,
+}
+
+/// A value of `--partial`.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum PartialArg {
+    Keep,
+    Drop,
+}
+
+impl From<PartialArg> for Partial {
+    fn from(partial: PartialArg) -> Partial {
+        match partial {
+            PartialArg::Keep => Partial::Keep,
+            PartialArg::Drop => Partial::Drop,
+        }
+    }
+}
+
+impl DataArgs {
+    pub fn loading(&self, decoder: &DecoderArgs, view: ViewSpec, threads: usize) -> Loading {
+        Loading {
+            sensor: None,
+            window_us: self.window,
+            gap_us: None,
+            partial: self.partial.into(),
+            view,
+            decoder: decoder.options(),
+            format: decoder.format(),
+            labels: None,
+            strict: self.strict,
+            keep_events: false,
+            threads,
+        }
+    }
+}
+
+/// Which recordings are trained on, and which are kept out.
+#[derive(Args)]
+#[command(next_help_heading = "Split (default: nothing is kept out)")]
+pub struct SplitArgs {
+    /// Train on the first N recordings of each class
+    #[arg(long, value_name = "first:N", conflicts_with = "folds")]
+    split: Option<String>,
+    /// Cross-validate: N folds, or those of a table's column
+    #[arg(long, value_name = "N|FILE.csv:COLUMN")]
+    folds: Option<String>,
+    /// Only this fold of --folds
+    #[arg(long, value_name = "NAME", requires = "folds")]
+    pub fold: Option<String>,
+    /// Keep recordings of a class that overlap in absolute time on one side
+    #[arg(long, value_name = "time")]
+    group_by: Option<GroupArg>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GroupArg {
+    Time,
+}
+
+impl SplitArgs {
+    pub fn by_time(&self) -> bool {
+        self.group_by.is_some()
+    }
+
+    pub fn split(&self) -> anyhow::Result<Split> {
+        if let Some(text) = &self.split {
+            let n = text.strip_prefix("first:").and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+            return match n {
+                Some(n) => Ok(Split::First(n)),
+                None => bail!("--split {text}: expected first:N, as first:12"),
+            };
+        }
+        let Some(text) = &self.folds else { return Ok(Split::All) };
+        if let Ok(n) = text.parse() {
+            return Ok(Split::Folds(n));
+        }
+        match text.rsplit_once(':') {
+            Some((path, column)) if !path.is_empty() => {
+                Ok(Split::Table(PathBuf::from(path), column.to_owned()))
+            }
+            _ => bail!("--folds {text}: expected a number, or FILE.csv:COLUMN"),
+        }
+    }
+}
+
+/// Says what failed and gives the exit code: 1 for the system's and the data's failures, 2 for
+/// wrong use, 3 for a model that cannot be used.
+pub fn failure(error: Error, common: &Common) -> ExitCode {
+    let code = match &error {
+        Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => 1,
+        Error::Malformed { .. } | Error::Limit { .. } => 1,
+        Error::Model(_) | Error::Tensor { .. } => 3,
+        _ => 2,
+    };
+    exit(code, &error.into(), common)
+}

@@ -1,0 +1,90 @@
+//! Scores as people and programs read them.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use crate::score::{Score, Share};
+
+/// A table for people; `of` says which recordings these are.
+pub fn as_text(score: &Score, of: &str) -> String {
+    let mut text = String::new();
+    // writing to a string cannot fail
+    let _ = writeln!(text, "accuracy {} of recordings {of}", share(&score.accuracy));
+    let width = score.labels.iter().map(String::len).max().unwrap_or(0).max(7);
+    for (label, own) in score.labels.iter().zip(&score.by_class) {
+        let _ = writeln!(text, "  {label:width$}  {}", share(own));
+    }
+    let _ = write!(text, "\n{:width$}  read as", "true");
+    for label in score.labels.iter().map(String::as_str).chain(["unknown"]) {
+        let _ = write!(text, "  {label:>7}");
+    }
+    text.push('\n');
+    for (label, row) in score.labels.iter().zip(&score.confusion) {
+        let _ = write!(text, "{label:width$}         ");
+        for (n, name) in row.iter().zip(score.labels.iter().map(String::as_str).chain(["unknown"])) {
+            let _ = write!(text, "  {n:>w$}", w = name.len().max(7));
+        }
+        text.push('\n');
+    }
+    let _ = write!(text, "\nafter ms  ");
+    for (ms, _) in score.anytime() {
+        let _ = write!(text, " {ms:>6}");
+    }
+    let _ = write!(text, "\naccuracy %");
+    for (_, accuracy) in score.anytime() {
+        let _ = write!(text, " {:>6.1}", 100.0 * accuracy);
+    }
+    let _ = writeln!(
+        text,
+        "\n\n{:.0} synaptic operations and {:.1} spikes a window, {} windows",
+        score.synaptic_operations, score.spikes, score.windows
+    );
+    text
+}
+
+/// Cross-validation, a line a fold, and their sum.
+pub fn folds_as_text<'a>(folds: impl Iterator<Item = (&'a str, &'a Score)>) -> String {
+    let mut text = String::from("cross-validation\n");
+    let (mut right, mut n) = (0, 0);
+    for (name, score) in folds {
+        let _ = writeln!(text, "  fold {name}  {}", share(&score.accuracy));
+        right += score.accuracy.right;
+        n += score.accuracy.n;
+    }
+    let _ = writeln!(text, "  all     {}\n", share(&Share::of(right, n)));
+    text
+}
+
+fn share(share: &Share) -> String {
+    let Share { right, n, share, low, high } = share;
+    format!(
+        "{:.1} % ({right} of {n}; 95 % interval {:.1} to {:.1})",
+        100.0 * share,
+        100.0 * low,
+        100.0 * high
+    )
+}
+
+/// One JSON object.
+pub fn as_json(
+    kind: &str,
+    of: &str,
+    score: &Score,
+    folds: &[(&str, &Score)],
+) -> serde_json::Result<String> {
+    let mut value = json!({ "type": kind, "recordings": of });
+    if let (Some(all), serde_json::Value::Object(own)) =
+        (value.as_object_mut(), serde_json::to_value(score)?)
+    {
+        all.extend(own);
+        let anytime: Vec<_> =
+            score.anytime().iter().map(|(ms, share)| json!({"ms": ms, "accuracy": share})).collect();
+        all.insert("anytime".to_owned(), anytime.into());
+        if !folds.is_empty() {
+            let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));
+            all.insert("folds".to_owned(), folds.collect());
+        }
+    }
+    serde_json::to_string(&value)
+}

@@ -1,0 +1,375 @@
+//! `dvs-stream train`.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use super::args::{self, DecoderArgs, ViewArgs};
+use super::data::{DataArgs, SplitArgs, failure};
+use super::{Common, OutputArg, interruption, scores};
+use crate::augment::Augmentations;
+use crate::error::Error;
+use crate::event::SensorSize;
+use crate::progress::Progress;
+use crate::train::loss::LossKind;
+use crate::train::recipe::{Recipe, Schedule};
+use crate::train::trainer::Epoch;
+use crate::train::{self, Keep, News, Outcome, Training};
+use crate::view::ViewSpec;
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream train pips --out M.safetensors            folders pips/cl, pips/di, … of recordings
+  dvs-stream train pips --split first:12 --out M.safetensors
+                                                       keep the rest of each class out, and score it
+  dvs-stream train pips --recipe best --folds 5 --group-by time --out M.safetensors
+                                                       cross-validate, then train on everything
+  dvs-stream synth --out pips --per-class 100          makes such folders";
+
+/// Train a network on labelled recordings
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct TrainArgs {
+    /// Folder of class folders with recordings, or folder with a labels.csv (name, class)
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// Model file to write
+    #[arg(long, value_name = "M")]
+    out: PathBuf,
+    /// Hyperparameters to start from; every flag below overrides one
+    #[arg(long, default_value = "tutorial")]
+    recipe: RecipeArg,
+    #[command(flatten)]
+    learning: LearningArgs,
+    #[command(flatten)]
+    split: SplitArgs,
+    /// Another folder of recordings, all kept out
+    #[arg(long, value_name = "DATA")]
+    val: Option<PathBuf>,
+    /// Which weights are kept: the last, or those that read most recordings kept out right
+    #[arg(long, default_value = "last")]
+    keep: KeepArg,
+    /// Go on from the checkpoint of an interrupted training, beside M
+    #[arg(long)]
+    resume: bool,
+    /// Threads; they change no bit [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Write every epoch as a line of JSON
+    #[arg(long, value_name = "FILE.jsonl")]
+    log: Option<PathBuf>,
+    /// Folder of the report [default: M.report]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Size of the network's sensor [default: what the view leaves of the recordings' own]
+    #[arg(long, value_name = "WxH", value_parser = args::parse_size)]
+    size: Option<SensorSize>,
+    #[command(flatten)]
+    data_args: DataArgs,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+/// What is learned, and how.
+#[derive(Args)]
+#[command(next_help_heading = "Learning (default: the recipe's)")]
+struct LearningArgs {
+    /// Passes over the recordings
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Learning rate of Adam
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// How the learning rate goes over the epochs: constant or cosine
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<Schedule>,
+    /// Recordings a step
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Neurons of the hidden layer, or of several: 100,50
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    hidden: Option<Vec<usize>>,
+    /// Steepness of the surrogate gradient
+    #[arg(long, value_name = "ALPHA")]
+    alpha: Option<f64>,
+    /// Cross-entropy of the maximum over time, the mean, every step, or mix:SHARE of max and step
+    #[arg(long, value_name = "max|mean|step|mix:SHARE")]
+    loss: Option<LossKind>,
+    /// Label smoothing, from 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    smoothing: Option<f64>,
+    /// L2 penalty on the weights
+    #[arg(long, value_name = "RATE")]
+    weight_decay: Option<f64>,
+    /// Greatest norm of a step's gradients
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f64>,
+    /// Factor on the first layer's weights before training
+    #[arg(long, value_name = "FACTOR")]
+    init_scale: Option<f32>,
+    /// Pad the recordings of a batch with empty windows, which count: the tutorial as written
+    #[arg(long)]
+    unmasked: bool,
+    /// Changes to recordings before each use, as shift:1,hflip; none for none. There are
+    /// shift:PIXELS, hflip, vflip, polflip[:P], jitter:US, timescale:SHARE, drop:P, noise:PER_MS,
+    /// tail:MS
+    #[arg(long, value_name = "LIST")]
+    augment: Option<Augmentations>,
+    /// Fixes every bit of the result
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RecipeArg {
+    /// Norse's tutorial on POKER-DVS
+    Tutorial,
+    /// The best one found
+    Best,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KeepArg {
+    Last,
+    Best,
+}
+
+impl TrainArgs {
+    fn recipe(&self) -> Recipe {
+        let recipe = match self.recipe {
+            RecipeArg::Tutorial => Recipe::tutorial(),
+            RecipeArg::Best => Recipe::best(),
+        };
+        let learning = &self.learning;
+        Recipe {
+            epochs: learning.epochs.unwrap_or(recipe.epochs),
+            batch: learning.batch.unwrap_or(recipe.batch),
+            lr: learning.lr.unwrap_or(recipe.lr),
+            schedule: learning.schedule.unwrap_or(recipe.schedule),
+            weight_decay: learning.weight_decay.unwrap_or(recipe.weight_decay),
+            clip: learning.clip.or(recipe.clip),
+            loss: learning.loss.unwrap_or(recipe.loss),
+            smoothing: learning.smoothing.unwrap_or(recipe.smoothing),
+            unmasked: learning.unmasked || recipe.unmasked,
+            hidden: learning.hidden.clone().unwrap_or(recipe.hidden),
+            alpha: learning.alpha.unwrap_or(recipe.alpha),
+            init_scale: learning.init_scale.unwrap_or(recipe.init_scale),
+            augment: learning.augment.clone().unwrap_or(recipe.augment),
+            seed: learning.seed.unwrap_or(recipe.seed),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let recipe = args.recipe();
+    let (view, _) = args.view.over(&ViewSpec::default());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(cores, usize::from);
+    let mut loading = args.data_args.loading(&args.decoder, view, threads);
+    loading.sensor = args.size;
+    loading.keep_events = !recipe.augment.is_empty();
+    let training = Training {
+        data: args.data.clone(),
+        validation: args.val.clone(),
+        loading,
+        recipe,
+        split: args.split.split()?,
+        by_time: args.split.by_time(),
+        fold: args.split.fold.clone(),
+        keep: match args.keep {
+            KeepArg::Last => Keep::Last,
+            KeepArg::Best => Keep::Best,
+        },
+        out: args.out.clone(),
+        resume: args.resume,
+        threads,
+    };
+    check_use(args, &training)?;
+    let stop = interruption()?;
+    let mut teller = Teller::new(args, common)?;
+    let begun = Instant::now();
+    let ran = train::run(&training, &mut |news| teller.tell(news), &stop);
+    teller.progress.clear();
+    match ran {
+        Ok(outcome) => finish(args, common, &outcome, begun.elapsed().as_secs_f64()),
+        Err(Error::Stopped) => Ok(ExitCode::from(130)),
+        Err(error) => Ok(failure(error, common)),
+    }
+}
+
+fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {
+    if args.out.is_dir() {
+        bail!("--out {}: this is a folder; name the model file", args.out.display());
+    }
+    if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty())
+        && !folder.is_dir()
+    {
+        bail!("--out {}: there is no folder {}", args.out.display(), folder.display());
+    }
+    let checkpoint = train::checkpoint_path(&args.out);
+    if args.resume && !checkpoint.is_file() {
+        bail!("--resume: there is no {}; begin without --resume", checkpoint.display());
+    }
+    if args.resume && training.keep == Keep::Best {
+        bail!("--resume goes on with the last weights; --keep best is not possible with it");
+    }
+    Ok(())
+}
+
+fn finish(
+    args: &TrainArgs,
+    common: &Common,
+    outcome: &Outcome,
+    seconds: f64,
+) -> anyhow::Result<ExitCode> {
+    let trained = &outcome.trained;
+    let kept_out = !outcome.fold.test.is_empty() || outcome.validation.is_some();
+    let of = if kept_out { "kept out" } else { "trained on" };
+    match common.output() {
+        OutputArg::Text => {
+            if !outcome.folds.is_empty() {
+                let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
+                print!("{}", scores::folds_as_text(folds));
+            }
+            print!("{}", scores::as_text(&trained.score, of));
+        }
+        _ => {
+            let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
+            let folds: Vec<_> = folds.collect();
+            println!("{}", scores::as_json("training", of, &trained.score, &folds)?);
+        }
+    }
+    if !common.quiet {
+        let epochs = trained.epochs.len();
+        let optimistic = if matches!(args.keep, KeepArg::Best) {
+            format!("; the weights are those of epoch {}, chosen by this accuracy, which is \
+                     therefore optimistic", trained.epoch)
+        } else {
+            String::new()
+        };
+        eprintln!("{}: {epochs} epochs in {seconds:.2} s{optimistic}", args.out.display());
+        if trained.interrupted {
+            eprintln!("interrupted: the model is that of now; --resume goes on where it stopped");
+        }
+    }
+    Ok(ExitCode::from(if trained.interrupted { 130 } else { 0 }))
+}
+
+/// News to a bar, to lines, to a log.
+struct Teller {
+    quiet: bool,
+    lines: bool,
+    progress: Progress,
+    epochs: u32,
+    recordings: usize,
+    begun: Instant,
+    log: Option<(PathBuf, BufWriter<File>)>,
+}
+
+impl Teller {
+    fn new(args: &TrainArgs, common: &Common) -> anyhow::Result<Self> {
+        let log = match &args.log {
+            None => None,
+            Some(path) => {
+                let file = File::create(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                Some((path.clone(), BufWriter::new(file)))
+            }
+        };
+        Ok(Teller {
+            quiet: common.quiet,
+            lines: !common.quiet && !std::io::stderr().is_terminal(),
+            progress: Progress::over_steps(common.quiet),
+            epochs: 0,
+            recordings: 0,
+            begun: Instant::now(),
+            log,
+        })
+    }
+
+    fn tell(&mut self, news: News<'_>) -> crate::Result<()> {
+        match news {
+            News::Note(note) if !self.quiet => self.progress.tell(&format!("note: {note}")),
+            News::Note(_) => (),
+            News::Loaded(used, all) => {
+                if !self.quiet {
+                    self.progress.tell(&format!("{used} of {all} recordings read"));
+                }
+            }
+            News::Begins(name, epochs, recordings) => {
+                (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
+                if !name.is_empty() && !self.quiet {
+                    self.progress.tell(&format!("fold {name}: {recordings} recordings"));
+                }
+                self.progress.begin(u64::from(epochs) * recordings as u64);
+            }
+            News::Step(epoch, used, sums) => {
+                let done = (epoch as usize - 1) * self.recordings + used;
+                let n = used.max(1) as f64;
+                let firing = sums.firing.iter().map(|sum| sum / n).collect::<Vec<_>>();
+                let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
+                self.progress.reach(done as u64);
+                self.progress.say(format!(
+                    "epoch {epoch}  loss {:.4}  accuracy {:.1} %  firing {}  {rate:.0} recordings/s",
+                    sums.loss / n,
+                    100.0 * sums.right as f64 / n,
+                    percents(&firing),
+                ));
+            }
+            News::Epoch(name, epoch) => self.tell_epoch(name, epoch)?,
+        }
+        Ok(())
+    }
+
+    fn tell_epoch(&mut self, name: &str, epoch: &Epoch) -> crate::Result<()> {
+        self.progress.reach(u64::from(epoch.epoch) * self.recordings as u64);
+        if self.lines {
+            self.progress.tell(&self.as_line(epoch));
+        }
+        if let Some((path, log)) = &mut self.log {
+            let written = serde_json::to_writer(&mut *log, &LogLine { fold: name, epoch })
+                .map_err(std::io::Error::from)
+                .and_then(|()| log.write_all(b"\n"))
+                .and_then(|()| log.flush());
+            written.map_err(|source| Error::Io {
+                what: format!("cannot write {}", path.display()),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn as_line(&self, epoch: &Epoch) -> String {
+        let held_out = epoch.held_out.map_or_else(String::new, |held_out| {
+            format!("  kept out {:.1} %", 100.0 * held_out.accuracy)
+        });
+        format!(
+            "epoch {}/{}  loss {:.4}  accuracy {:.1} %{held_out}  firing {}",
+            epoch.epoch,
+            self.epochs,
+            epoch.loss,
+            100.0 * epoch.accuracy,
+            percents(&epoch.firing),
+        )
+    }
+}
+
+#[derive(serde::Serialize)]
+struct LogLine<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    fold: &'a str,
+    #[serde(flatten)]
+    epoch: &'a Epoch,
+}
+
+fn percents(shares: &[f64]) -> String {
+    let texts: Vec<_> = shares.iter().map(|share| format!("{:.0} %", 100.0 * share)).collect();
+    texts.join(", ")
+}

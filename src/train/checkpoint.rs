@@ -1,0 +1,124 @@
+//! Checkpoint: a training between two batches as a safetensors file, from which it goes on bit for
+//! bit as if it had never stopped.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::recipe::Recipe;
+use super::trainer::{Progress, Trainer};
+use crate::dataset::Sample;
+use crate::error::{Error, Result};
+use crate::nn::LearnerState;
+
+/// Greatest size of a checkpoint.
+pub const MAX_BYTES: u64 = 4 << 30;
+/// The one metadata key.
+const KEY: &str = "dvs-stream-training";
+/// Names of the tensors.
+const NAMES: [&str; 3] = ["weights", "means", "squares"];
+
+/// What a checkpoint holds besides tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts {
+    recipe: Recipe,
+    data: u64,
+    steps: u64,
+    progress: Progress,
+}
+
+/// A training's checkpoint.
+///
+/// # Errors
+/// When it cannot be put into bytes.
+pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
+    let state = trainer.learner().snapshot()?;
+    let facts = Facts {
+        recipe: trainer.recipe().clone(),
+        data,
+        steps: state.steps,
+        progress: trainer.progress().clone(),
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::Model(format!("the training cannot be saved: {error}"))
+    };
+    let text = serde_json::to_string(&facts).map_err(|error| failed(&error))?;
+    let bytes =
+        |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+    let stored = [&state.weights, &state.means, &state.squares].map(|values| bytes(values));
+    let views = NAMES.iter().zip(&stored).map(|(name, bytes)| {
+        TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map(|view| (*name, view))
+    });
+    let views: std::result::Result<Vec<_>, _> = views.collect();
+    let metadata = HashMap::from([(KEY.to_owned(), text)]);
+    safetensors::serialize(views.map_err(|error| failed(&error))?, Some(metadata))
+        .map_err(|error| failed(&error))
+}
+
+/// Sets a training, which has not begun, to where a checkpoint stands.
+///
+/// # Errors
+/// [`Error::Model`] where the bytes are no checkpoint, or one of another recipe or other data.
+pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        Error::Model(format!("no whole checkpoint of a training: {error}; begin without --resume"))
+    };
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+    let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let text = text.ok_or_else(|| damaged(&format!("it has no '{KEY}' metadata")))?;
+    let facts: Facts = serde_json::from_str(text).map_err(|error| damaged(&error))?;
+    check_recipe(&facts.recipe, trainer.recipe())?;
+    if facts.data != data {
+        return Err(Error::Model(
+            "the checkpoint is of other recordings, another split or view: train on the same, or \
+             begin without --resume"
+                .to_owned(),
+        ));
+    }
+    let read = |name: &str| -> Result<Vec<f32>> {
+        let view = tensors.tensor(name).map_err(|error| damaged(&error))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(damaged(&format!("the tensor '{name}' is no F32")));
+        }
+        Ok(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let [weights, means, squares] = NAMES.map(read);
+    let state =
+        LearnerState { weights: weights?, means: means?, squares: squares?, steps: facts.steps };
+    trainer.restore(facts.progress, &state)
+}
+
+fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {
+    let differs = saved.settings().into_iter().zip(asked.settings()).find(|(a, b)| a != b);
+    match differs {
+        Some(((name, saved), (_, asked))) => Err(Error::Model(format!(
+            "the checkpoint was made with --{name} {saved}, this command says {asked}: use the \
+             same recipe, or begin without --resume"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A number that tells training sets apart: names, classes, and every window (FNV-1a).
+pub fn fingerprint(samples: &[&Sample]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut take = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for sample in samples {
+        take(sample.name.as_bytes());
+        take(&(sample.class as u64).to_le_bytes());
+        for (k, window) in sample.frames.windows().iter().enumerate() {
+            take(&window.events.to_le_bytes());
+            let (addresses, counts) = sample.frames.active(k);
+            addresses.iter().for_each(|address| take(&address.to_le_bytes()));
+            counts.iter().for_each(|count| take(&count.to_le_bytes()));
+        }
+    }
+    hash
+}

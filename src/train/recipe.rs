@@ -1,0 +1,205 @@
+//! Recipe: everything that decides what a training learns from given data.
+//!
+//! Two are built in: the tutorial's, and the best one found (BENCHMARKS.md says how).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::loss::{Loss, LossKind};
+use crate::augment::{Augmentation, Augmentations};
+use crate::error::{Error, Result};
+use crate::nn::{AdamSettings, LayerSpec, tutorial_layers};
+
+/// How the learning rate goes over the epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The same in every epoch.
+    Constant,
+    /// Half a cosine down to 0, from epoch to epoch (`torch.optim.lr_scheduler.CosineAnnealingLR`).
+    Cosine,
+}
+
+/// Hyperparameters and seed. Equal recipes on equal data give equal bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Passes over the training recordings.
+    pub epochs: u32,
+    /// Recordings a step.
+    pub batch: usize,
+    /// Learning rate at the beginning.
+    pub lr: f64,
+    /// How it goes on.
+    pub schedule: Schedule,
+    /// L2 penalty on the weights (torch's Adam).
+    pub weight_decay: f64,
+    /// Greatest norm of a step's gradients.
+    pub clip: Option<f64>,
+    /// What the cross-entropy is taken on.
+    pub loss: LossKind,
+    /// Label smoothing.
+    pub smoothing: f64,
+    /// Recordings of a batch are padded with empty windows to its longest, which count: the
+    /// tutorial as it is written.
+    pub unmasked: bool,
+    /// Neurons of each hidden layer, from the input on.
+    pub hidden: Vec<usize>,
+    /// Steepness of the surrogate gradient.
+    pub alpha: f64,
+    /// Factor on the first layer's weights before training.
+    pub init_scale: f32,
+    /// What is done to recordings before each use.
+    pub augment: Augmentations,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+}
+
+impl Recipe {
+    /// The tutorial *Training a classifier on the event-based POKER-DVS dataset* (Norse), with
+    /// the maximum over time taken over each recording's own windows.
+    pub fn tutorial() -> Self {
+        Recipe {
+            epochs: 10,
+            batch: 32,
+            lr: 0.002,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            clip: None,
+            loss: LossKind::Max,
+            smoothing: 0.0,
+            unmasked: false,
+            hidden: vec![100],
+            alpha: 100.0,
+            init_scale: 1.0,
+            augment: Augmentations::default(),
+            seed: 0,
+        }
+    }
+
+    /// The best one found for POKER-DVS; BENCHMARKS.md tells what each ingredient brings.
+    pub fn best() -> Self {
+        let augment = vec![Augmentation::Shift(1), Augmentation::FlipX(0.5)];
+        Recipe {
+            epochs: 100,
+            loss: LossKind::Mix(0.8),
+            smoothing: 0.1,
+            alpha: 25.0,
+            init_scale: 0.3,
+            augment: Augmentations(augment),
+            ..Recipe::tutorial()
+        }
+    }
+
+    /// The loss of a recording.
+    pub fn loss(&self) -> Loss {
+        Loss { kind: self.loss, smoothing: self.smoothing }
+    }
+
+    /// Adam's settings in epoch `epoch`, counted from 0.
+    pub fn adam(&self, epoch: u32) -> AdamSettings {
+        let share = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => {
+                let gone = f64::from(epoch) / f64::from(self.epochs.max(1));
+                0.5 * (1.0 + libm::cos(std::f64::consts::PI * gone))
+            }
+        };
+        let weight_decay = self.weight_decay;
+        AdamSettings { lr: self.lr * share, weight_decay, ..AdamSettings::default() }
+    }
+
+    /// The chain: recurrent LIF layers, then a leaky-integrator readout.
+    pub fn layers(&self, inputs: usize, classes: usize) -> Vec<LayerSpec> {
+        let mut layers = Vec::with_capacity(self.hidden.len() + 1);
+        let mut below = inputs;
+        for (k, neurons) in self.hidden.iter().enumerate() {
+            let [mut lif, li] = tutorial_layers(below, *neurons, classes);
+            lif.parameters.insert("alpha".to_owned(), self.alpha);
+            layers.push(lif);
+            if k + 1 == self.hidden.len() {
+                layers.push(li);
+            }
+            below = *neurons;
+        }
+        layers
+    }
+
+    /// Refuses what cannot be trained.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] names the value.
+    pub fn check(&self) -> Result<()> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let refused = if self.epochs == 0 {
+            "--epochs 0: there is nothing to train"
+        } else if self.batch == 0 {
+            "--batch 0: a step needs a recording"
+        } else if !positive(self.lr) {
+            "--lr: a learning rate is a positive number"
+        } else if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            "--weight-decay: a penalty is 0 or a positive number"
+        } else if self.clip.is_some_and(|clip| !positive(clip)) {
+            "--clip: a norm is a positive number"
+        } else if !(0.0..1.0).contains(&self.smoothing) {
+            "--smoothing: a share from 0 to below 1"
+        } else if self.hidden.is_empty() || self.hidden.contains(&0) {
+            "--hidden: every layer needs a neuron"
+        } else if !positive(self.alpha) {
+            "--alpha: a steepness is a positive number"
+        } else if !positive(f64::from(self.init_scale)) {
+            "--init-scale: a factor is a positive number"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Mismatch(refused.to_owned()))
+    }
+
+    /// Names and values, as the command line spells them.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let text = |value: &dyn fmt::Display| value.to_string();
+        let hidden: Vec<_> = self.hidden.iter().map(usize::to_string).collect();
+        let settings = [
+            ("epochs", text(&self.epochs)),
+            ("batch", text(&self.batch)),
+            ("lr", text(&self.lr)),
+            ("schedule", text(&self.schedule)),
+            ("weight-decay", text(&self.weight_decay)),
+            ("clip", self.clip.map_or_else(|| "none".to_owned(), |clip| text(&clip))),
+            ("loss", text(&self.loss)),
+            ("smoothing", text(&self.smoothing)),
+            ("unmasked", text(&self.unmasked)),
+            ("hidden", hidden.join(",")),
+            ("alpha", text(&self.alpha)),
+            ("init-scale", text(&self.init_scale)),
+            ("augment", text(&self.augment)),
+            ("seed", text(&self.seed)),
+        ];
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Schedule::Constant => "constant",
+            Schedule::Cosine => "cosine",
+        })
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "constant" => Ok(Schedule::Constant),
+            "cosine" => Ok(Schedule::Cosine),
+            _ => Err(Error::Mismatch(format!(
+                "no schedule is called '{text}': there are constant and cosine"
+            ))),
+        }
+    }
+}

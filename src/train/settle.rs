@@ -1,0 +1,64 @@
+//! What training fixes besides weights: readout, silence, view; settled from the recordings.
+//!
+//! Knows frames and recipes; steps nothing.
+
+use super::loss::LossKind;
+use super::recipe::Recipe;
+use crate::dataset::{Dataset, Loading, Sample};
+use crate::decide::{MAX_READOUT_WINDOWS, Readout};
+use crate::model::{Card, VERSION};
+
+/// Share of a window's mean count that is still quiet.
+const QUIET_SHARE: f64 = 0.03;
+/// Fewest quiet windows that end a segment.
+const MIN_GAP_WINDOWS: u64 = 2;
+
+/// The card of a model trained on these samples.
+///
+/// A window is quiet with at most 3 % of a window's mean count. Silence ends a segment when it
+/// lasts 1.5 times the longest quiet span in training, at least two windows. The readout is the
+/// maximum over as many windows as the longest recording has, or the mean where that is learned.
+pub fn card(dataset: &Dataset, loading: &Loading, recipe: &Recipe, samples: &[&Sample]) -> Card {
+    let quiet_events = quiet_events(samples);
+    let longest = samples.iter().map(|sample| sample.frames.len() as u64).max().unwrap_or(1);
+    let quiet_span = samples.iter().map(|sample| quiet_span(sample, quiet_events)).max();
+    let gap_windows = (3 * quiet_span.unwrap_or(0)).div_ceil(2).max(MIN_GAP_WINDOWS);
+    let readout = match recipe.loss {
+        LossKind::Mean => Readout::Mean,
+        _ if longest > MAX_READOUT_WINDOWS => Readout::Max,
+        _ => Readout::MaxOver(longest * loading.window_us),
+    };
+    Card {
+        version: VERSION,
+        sensor: dataset.sensor,
+        window_us: loading.window_us,
+        labels: dataset.labels.clone(),
+        display: Vec::new(),
+        view: loading.view,
+        readout,
+        gap_us: gap_windows * loading.window_us,
+        quiet_events,
+        layers: Vec::new(),
+    }
+}
+
+fn quiet_events(samples: &[&Sample]) -> u32 {
+    let windows = samples.iter().flat_map(|sample| sample.frames.windows());
+    let (mut events, mut n) = (0u64, 0u64);
+    windows.for_each(|window| {
+        events += u64::from(window.events);
+        n += 1;
+    });
+    (QUIET_SHARE * events as f64 / n.max(1) as f64).round() as u32
+}
+
+/// Most quiet windows in a row.
+fn quiet_span(sample: &Sample, quiet_events: u32) -> u64 {
+    let mut longest = 0;
+    let mut span = 0;
+    for window in sample.frames.windows() {
+        span = if window.events <= quiet_events { span + 1 } else { 0 };
+        longest = longest.max(span);
+    }
+    longest
+}

@@ -1,0 +1,259 @@
+//! Trainer: epochs over labelled recordings. A function of recordings and recipe; the seed fixes
+//! every bit, whatever the number of threads and wherever it was interrupted.
+//!
+//! Knows no file and no clock.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::loss::{LossKind, max_over_time};
+use super::prepare::Preparation;
+use super::recipe::Recipe;
+use crate::dataset::Sample;
+use crate::error::{Error, Result};
+use crate::frame::Frames;
+use crate::nn::{Learner, Network, TrainingSample, draw_weights};
+
+/// Seeds of what is drawn are the recipe's; these tell the streams of one seed apart.
+const WEIGHTS_STREAM: u64 = 0;
+const ORDER_STREAM: u64 = 1;
+
+/// A training between two batches.
+pub struct Trainer {
+    recipe: Recipe,
+    learner: Learner,
+    preparation: Preparation,
+    progress: Progress,
+}
+
+/// Where a training stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs that are over.
+    pub epochs: Vec<Epoch>,
+    /// Recordings of the present epoch that were used.
+    pub used: usize,
+    /// Their sums.
+    pub sums: Sums,
+}
+
+/// Sums over recordings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sums {
+    /// Of the loss.
+    pub loss: f64,
+    /// Read right.
+    pub right: u64,
+    /// For each layer that spikes: the share of neurons that spiked in a window, times recordings.
+    pub firing: Vec<f64>,
+}
+
+/// One pass over the training recordings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Counted from 1.
+    pub epoch: u32,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean loss, before each step.
+    pub loss: f64,
+    /// Share of recordings read right, before each step.
+    pub accuracy: f64,
+    /// For each layer that spikes: the share of its neurons that spiked in a window.
+    pub firing: Vec<f64>,
+    /// Of recordings kept out: mean loss and share read right, after the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+}
+
+/// How recordings kept out of the training are read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// Mean loss.
+    pub loss: f64,
+    /// Share read right.
+    pub accuracy: f64,
+}
+
+impl Trainer {
+    /// A training that has not begun: weights are drawn from the recipe's seed.
+    ///
+    /// # Errors
+    /// Where the recipe makes no network.
+    pub fn new(recipe: Recipe, preparation: Preparation, threads: usize) -> Result<Self> {
+        recipe.check()?;
+        let (inputs, classes) = (preparation.inputs(), preparation.n_classes());
+        let mut random = stream(recipe.seed, WEIGHTS_STREAM);
+        let scale = |k: usize| if k == 0 { recipe.init_scale } else { 1.0 };
+        let layers = recipe.layers(inputs, classes).into_iter().enumerate();
+        let layers = layers.map(|(k, spec)| draw_weights(spec, scale(k), &mut random)).collect();
+        let network = Network::new(layers, preparation.window_s())?;
+        let learner = Learner::new(network, threads, false)?;
+        Ok(Trainer { recipe, learner, preparation, progress: Progress::default() })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The learner, with the network as it is now.
+    pub fn learner(&self) -> &Learner {
+        &self.learner
+    }
+
+    /// Where the training stands.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Goes on from where another training of the same recipe and data stood.
+    ///
+    /// # Errors
+    /// Where the weights are another network's.
+    pub fn restore(&mut self, progress: Progress, state: &crate::nn::LearnerState) -> Result<()> {
+        self.learner.restore(state)?;
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Whether all epochs are over.
+    pub fn is_done(&self) -> bool {
+        self.progress.epochs.len() >= self.recipe.epochs as usize
+    }
+
+    /// One step. Returns the epoch, where this batch was its last.
+    ///
+    /// # Errors
+    /// Where the loss is no number; the error says what to try.
+    pub fn batch(&mut self, samples: &[&Sample]) -> Result<Option<&Epoch>> {
+        let Trainer { recipe, learner, preparation, progress } = self;
+        let epoch = progress.epochs.len() as u32;
+        let order = order_of(samples.len(), recipe.seed, epoch);
+        let chosen = &order[progress.used..(progress.used + recipe.batch).min(order.len())];
+        let prepared = preparation.prepare(samples, chosen, epoch, &recipe.augment, recipe.seed);
+        let batch = lengths(prepared.iter().map(|frames| &**frames), recipe.unmasked);
+        let (loss, n_classes) = (recipe.loss(), preparation.n_classes());
+        let weight = 1.0 / chosen.len() as f64;
+        let results = learner.learn(&batch, |k, voltages, gradient| {
+            let class = samples[chosen[k]].class;
+            let value = loss.of(voltages, n_classes, class, weight, gradient);
+            (value, answer(recipe.loss, voltages, n_classes) == Some(class))
+        })?;
+        let of_batch: f64 = results.iter().map(|(loss, _)| loss).sum();
+        if !of_batch.is_finite() {
+            return Err(diverged(recipe, epoch));
+        }
+        learner.step(&recipe.adam(epoch), recipe.clip)?;
+        progress.sums.add(&results, learner.firing_rates());
+        progress.used += chosen.len();
+        if progress.used < samples.len() {
+            return Ok(None);
+        }
+        let Sums { loss, right, firing } = std::mem::take(&mut progress.sums);
+        let n = samples.len() as f64;
+        progress.used = 0;
+        progress.epochs.push(Epoch {
+            epoch: epoch + 1,
+            lr: recipe.adam(epoch).lr,
+            loss: loss / n,
+            accuracy: right as f64 / n,
+            firing: firing.into_iter().map(|sum| sum / n).collect(),
+            held_out: None,
+        });
+        Ok(progress.epochs.last())
+    }
+
+    /// How recordings are read by the network as it is now, in batches as in training; kept with
+    /// the last epoch. Without recordings nothing is kept.
+    ///
+    /// # Errors
+    /// As the learner.
+    pub fn hold_out(&mut self, samples: &[&Sample]) -> Result<Option<HeldOut>> {
+        let Trainer { recipe, learner, preparation, progress } = self;
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        let (loss, n_classes) = (recipe.loss(), preparation.n_classes());
+        let (mut sum, mut right) = (0.0, 0u64);
+        for chunk in samples.chunks(recipe.batch) {
+            let batch = lengths(chunk.iter().map(|sample| &sample.frames), recipe.unmasked);
+            let results = learner.outputs(&batch, |k, voltages| {
+                let mut unused = vec![0.0; voltages.len()];
+                let class = chunk[k].class;
+                let value = loss.of(voltages, n_classes, class, 0.0, &mut unused);
+                (value, answer(recipe.loss, voltages, n_classes) == Some(class))
+            })?;
+            sum += results.iter().map(|(loss, _)| loss).sum::<f64>();
+            right += results.iter().filter(|(_, right)| *right).count() as u64;
+        }
+        let n = samples.len() as f64;
+        let held_out = HeldOut { loss: sum / n, accuracy: right as f64 / n };
+        if let Some(epoch) = progress.epochs.last_mut() {
+            epoch.held_out = Some(held_out);
+        }
+        Ok(Some(held_out))
+    }
+}
+
+impl Sums {
+    fn add(&mut self, results: &[(f64, bool)], firing: Vec<f64>) {
+        self.loss += results.iter().map(|(loss, _)| loss).sum::<f64>();
+        self.right += results.iter().filter(|(_, right)| *right).count() as u64;
+        self.firing.resize(firing.len(), 0.0);
+        for (sum, rate) in self.firing.iter_mut().zip(firing) {
+            *sum += rate * results.len() as f64;
+        }
+    }
+}
+
+fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(stream);
+    random
+}
+
+/// The order of the recordings in an epoch, of the seed and the epoch alone.
+fn order_of(n: usize, seed: u64, epoch: u32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    order.shuffle(&mut stream(seed, ORDER_STREAM + u64::from(epoch)));
+    order
+}
+
+/// A batch, padded to its longest where padding counts.
+fn lengths<'a>(
+    frames: impl Iterator<Item = &'a Frames> + Clone,
+    unmasked: bool,
+) -> Vec<TrainingSample<'a>> {
+    let longest = frames.clone().map(Frames::len).max().unwrap_or(0);
+    let windows = |frames: &Frames| if unmasked { longest } else { frames.len() };
+    frames.map(|frames| TrainingSample { frames, windows: windows(frames) }).collect()
+}
+
+/// The class that a recording's voltages name: of the greatest mean over time where the loss is
+/// the mean's, else of the greatest maximum; the lowest of equals.
+fn answer(loss: LossKind, voltages: &[f32], n_classes: usize) -> Option<usize> {
+    if voltages.is_empty() {
+        return None;
+    }
+    let logits = match loss {
+        LossKind::Mean => {
+            let sum = |c| voltages.iter().skip(c).step_by(n_classes).sum::<f32>();
+            (0..n_classes).map(sum).collect()
+        }
+        _ => max_over_time(voltages, n_classes).0,
+    };
+    let greatest = |best, c: usize| if logits[c] > logits[best] { c } else { best };
+    Some((1..n_classes).fold(0, greatest))
+}
+
+fn diverged(recipe: &Recipe, epoch: u32) -> Error {
+    let clip = if recipe.clip.is_none() { ", or --clip 1" } else { "" };
+    Error::Model(format!(
+        "the training diverged in epoch {}: the loss is no number any more; try --lr {}{clip}",
+        epoch + 1,
+        recipe.lr / 10.0
+    ))
+}
