@@ -55,6 +55,7 @@ pub mod dataset;
 pub mod decide;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod event;
 pub mod frame;
 pub mod import;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
 use crate::model::Model;
 use crate::nn::{CELLS, Trace};
-use crate::prediction::{Record, Records, Totals, Verdict};
+use crate::prediction::{Record, Records, Segment, Totals, Verdict};
 use crate::session::{Rules, Session};
 
 /// Elapsed milliseconds of the table of time to decision.
@@ -33,7 +33,7 @@ pub struct Reading {
     /// The answer at its end: of its last segment.
     pub verdict: Verdict,
     /// Segments, named or not.
-    pub segments: u64,
+    pub segments: Vec<Segment>,
     /// Synaptic operations: each event and each spike reaches so many neurons.
     pub synaptic_operations: u64,
     /// Spikes, of all layers that spike.
@@ -103,9 +103,9 @@ impl Reader {
                 }
                 Record::Summary(summary) => {
                     reading.verdict = summary.verdict;
-                    reading.segments = summary.segments;
                 }
-                Record::Segment(_) | Record::Error { .. } => (),
+                Record::Segment(segment) => reading.segments.push(*segment),
+                Record::Error { .. } => (),
             }
         }
         let events = reading.answers.last().map_or(0, |answer| answer.events);

@@ -6,6 +6,7 @@
 mod args;
 mod convert;
 mod data;
+mod eval;
 mod import;
 mod info;
 mod replay;
@@ -47,6 +48,7 @@ struct Cli {
 enum Command {
     Replay(Box<replay::ReplayArgs>),
     Train(Box<train::TrainArgs>),
+    Eval(Box<eval::EvalArgs>),
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
     Synth(synth::SynthArgs),
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay::main(args, common),
         Command::Train(args) => train::main(args, common),
+        Command::Eval(args) => eval::main(args, common),
         Command::Info(args) => info::main(args, common),
         Command::Convert(args) => convert::main(args, common),
         Command::Synth(args) => synth::main(args, common),
@@ -157,13 +160,24 @@ pub fn main() -> ExitCode {
 
 /// Says what failed in one line (with -v the chain of causes) and gives the exit code.
 fn exit(code: u8, error: &anyhow::Error, common: &Common) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", one_line(error));
     if common.verbose > 0 {
         for cause in error.chain().skip(1) {
             eprintln!("  because: {cause}");
         }
     }
     ExitCode::from(code)
+}
+
+/// All causes in one line; one that the error before it has told already is not told again.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(|cause| cause.to_string()) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// The model that was asked for; every failure is exit code 3.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use crate::eval::DeckScore;
 use crate::score::{Score, Share};
 
 /// A table for people; `of` says which recordings these are.
@@ -56,7 +57,8 @@ pub fn folds_as_text<'a>(folds: impl Iterator<Item = (&'a str, &'a Score)>) -> S
     text
 }
 
-fn share(share: &Share) -> String {
+/// A share with its interval.
+pub fn share(share: &Share) -> String {
     let Share { right, n, share, low, high } = share;
     format!(
         "{:.1} % ({right} of {n}; 95 % interval {:.1} to {:.1})",
@@ -64,6 +66,28 @@ fn share(share: &Share) -> String {
         100.0 * low,
         100.0 * high
     )
+}
+
+/// One recording's answer as JSON.
+pub fn reading_as_json(
+    name: &str,
+    label: &str,
+    read: Option<&str>,
+    confidence: f32,
+) -> serde_json::Result<String> {
+    let value = json!({
+        "type": "recording", "name": name, "class": label, "label": read, "confidence": confidence
+    });
+    serde_json::to_string(&value)
+}
+
+/// A deck's score as JSON.
+pub fn deck_as_json(score: &DeckScore) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(score)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("type".to_owned(), "deck".into());
+    }
+    serde_json::to_string(&value)
 }
 
 /// One JSON object.

@@ -1,0 +1,174 @@
+//! `dvs-stream eval`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
+use super::data::{PartialArg, SplitArgs, failure};
+use super::{Common, OutputArg, exit, open_model, scores};
+use crate::dataset::Loading;
+use crate::dataset::split::Split;
+use crate::eval::{self, DeckScore};
+use crate::model::{Model, check_gap};
+use crate::session::Rules;
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream eval pips --model M.safetensors           folders pips/cl, pips/di, … of recordings
+  dvs-stream eval pips --split first:12 --model M.safetensors
+                                                       only what such a training kept out
+  dvs-stream eval fixtures/deck.aedat4                 a deck, with its truth in deck.csv";
+
+/// Score a model on labelled recordings
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct EvalArgs {
+    /// Folder of class folders with recordings, folder with a labels.csv, or a recording with a
+    /// side file of the same name (from_us,to_us,label)
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    split: SplitArgs,
+    /// Seed of the training that dealt the folds
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The truth of a recording [default: DATA with the extension .csv]
+    #[arg(long, value_name = "FILE.csv")]
+    truth: Option<PathBuf>,
+    /// List every recording: its class and what it was read as
+    #[arg(long)]
+    each: bool,
+    /// The last, unfinished window: keep it, or drop it as Tonic does
+    #[arg(long, default_value = "keep")]
+    partial: PartialArg,
+    /// A damaged recording is an error, else it is named and left out
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+/// Runs the command.
+pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let model = match open_model(&args.model) {
+        Ok(model) => model,
+        Err(error) => return Ok(exit(3, &error, common)),
+    };
+    let (view, mut told) = args.view.over(&model.card.view);
+    let (card, told_too) = args.answers.over(&model.card);
+    told.extend(told_too);
+    check_gap(card.gap_us, card.window_us)?;
+    let model = Model { card, ..model };
+    for line in told.iter().filter(|_| !common.quiet) {
+        eprintln!("note: {line}");
+    }
+    let rules = Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) };
+    let loading = Loading {
+        sensor: Some(model.card.sensor),
+        window_us: model.card.window_us,
+        gap_us: Some(model.card.gap_us),
+        partial: args.partial.into(),
+        view,
+        decoder: args.decoder.options(),
+        format: args.decoder.format(),
+        labels: Some(model.card.labels.clone()),
+        strict: args.strict,
+        keep_events: false,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    if args.data.is_file() {
+        return score_deck(args, common, &model, rules, &loading);
+    }
+    let split = args.split.split()?;
+    let part = (&split, args.split.by_time(), args.split.fold.as_deref(), args.seed);
+    let evaluated = match eval::folder(&model, rules, &args.data, &loading, part) {
+        Ok(evaluated) => evaluated,
+        Err(error) => return Ok(failure(error, common)),
+    };
+    for note in evaluated.dataset.notes.iter().filter(|_| !common.quiet) {
+        eprintln!("note: {note}");
+    }
+    for fault in &evaluated.dataset.faults {
+        eprintln!("error: {}: {}", fault.name, fault.message);
+    }
+    let of = if split == Split::All { "scored" } else { "kept out" };
+    let each = evaluated.places.iter().zip(&evaluated.readings).map(|(k, reading)| {
+        let sample = &evaluated.dataset.samples[*k];
+        let label = |class: usize| model.card.labels[class].as_str();
+        let read = reading.verdict.class.map(|class| label(usize::from(class)));
+        (sample.name.as_str(), label(sample.class), read, reading.verdict.confidence)
+    });
+    match common.output() {
+        OutputArg::Text => {
+            if args.each {
+                for (name, label, read, confidence) in each {
+                    let mark = if read == Some(label) { " " } else { "×" };
+                    let read = read.unwrap_or("unknown");
+                    println!("{mark} {name}  {label} read as {read} ({:.0} %)", 100.0 * confidence);
+                }
+                println!();
+            }
+            print!("{}", scores::as_text(&evaluated.score, of));
+        }
+        _ => {
+            if args.each {
+                for (name, label, read, confidence) in each {
+                    println!("{}", scores::reading_as_json(name, label, read, confidence)?);
+                }
+            }
+            println!("{}", scores::as_json("evaluation", of, &evaluated.score, &[])?);
+        }
+    }
+    Ok(ExitCode::from(u8::from(!evaluated.dataset.faults.is_empty())))
+}
+
+fn score_deck(
+    args: &EvalArgs,
+    common: &Common,
+    model: &Model,
+    rules: Rules,
+    loading: &Loading,
+) -> anyhow::Result<ExitCode> {
+    let truth = args.truth.clone().unwrap_or_else(|| args.data.with_extension("csv"));
+    if !truth.is_file() {
+        anyhow::bail!(
+            "{}: there is no {} that tells what it shows; name it with --truth, or give a folder \
+             of labelled recordings",
+            args.data.display(),
+            truth.display()
+        );
+    }
+    let score = match eval::deck(model, rules, &args.data, &truth, loading) {
+        Ok(score) => score,
+        Err(error) => return Ok(failure(error, common)),
+    };
+    match common.output() {
+        OutputArg::Text => print!("{}", deck_as_text(&score)),
+        _ => println!("{}", scores::deck_as_json(&score)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn deck_as_text(score: &DeckScore) -> String {
+    let mut text = String::new();
+    // writing to a string cannot fail
+    for (label, read) in &score.spans {
+        let _ = match read {
+            Some(read) if read == label => writeln!(text, "  {label}"),
+            Some(read) => writeln!(text, "× {label} read as {read}"),
+            None => writeln!(text, "× {label} missed"),
+        };
+    }
+    let DeckScore { right, missed, invented, .. } = score;
+    let _ = writeln!(text, "read right {}", scores::share(right));
+    let _ = writeln!(text, "missed {missed}, invented {invented}");
+    text
+}

@@ -1,0 +1,191 @@
+//! `eval`: how a model reads labelled recordings, or a deck whose truth is known, by the session
+//! that streams them.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::dataset::split::Split;
+use crate::dataset::{self, Cutter, Dataset, Loading};
+use crate::error::{Error, Result};
+use crate::frame::Frames;
+use crate::model::Model;
+use crate::prediction::Segment;
+use crate::recording;
+use crate::score::{Reader, Reading, Score, Share};
+use crate::session::Rules;
+use crate::source::read_bounded;
+use crate::view::View;
+use crate::window::WindowConfig;
+
+/// Greatest size of a deck's side file.
+const MAX_TRUTH_BYTES: u64 = 64 << 20;
+
+/// How labelled recordings were read.
+pub struct Evaluated {
+    /// All of them, those that were not scored too.
+    pub dataset: Dataset,
+    /// The places of those that were.
+    pub places: Vec<usize>,
+    /// How each of these was read.
+    pub readings: Vec<Reading>,
+    /// Their score.
+    pub score: Score,
+}
+
+/// Scores the part of a folder that a split keeps out; without a split, all of it.
+///
+/// # Errors
+/// As [`dataset::load`] and [`Split::folds`] say; [`Error::Mismatch`] where several folds are
+/// given and none is chosen.
+pub fn folder(
+    model: &Model,
+    rules: Rules,
+    data: &Path,
+    loading: &Loading,
+    (split, by_time, fold, seed): (&Split, bool, Option<&str>, u64),
+) -> Result<Evaluated> {
+    let dataset = dataset::load(data, loading, &|_, _| ())?;
+    let places = match split {
+        Split::All => (0..dataset.samples.len()).collect(),
+        _ => {
+            let mut folds = split.folds(&dataset, by_time, seed)?;
+            if let Some(name) = fold {
+                folds.retain(|fold| fold.name == name);
+            }
+            match (folds.pop(), folds.is_empty()) {
+                (Some(fold), true) => fold.test,
+                _ => {
+                    return Err(Error::Mismatch(
+                        "a model is scored on one fold: name it with --fold".to_owned(),
+                    ));
+                }
+            }
+        }
+    };
+    let mut reader = Reader::new(model, rules)?;
+    let read = places.iter().map(|k| reader.read(&dataset.samples[*k].frames));
+    let readings = read.collect::<Result<Vec<_>>>()?;
+    let pairs = places.iter().map(|k| dataset.samples[*k].class).zip(&readings);
+    let score = Score::of(&dataset.labels, pairs);
+    Ok(Evaluated { dataset, places, readings, score })
+}
+
+/// One span of a deck's side file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// Time of its first event.
+    pub from_us: u64,
+    /// Time of its last event.
+    pub to_us: u64,
+    /// What was shown.
+    pub label: String,
+}
+
+/// How a deck was read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeckScore {
+    /// Spans read right: the named segment that overlaps the span most has its label.
+    pub right: Share,
+    /// Spans that no named segment overlaps.
+    pub missed: u64,
+    /// Named segments beside those: over no span, or over one that another segment covers more.
+    pub invented: u64,
+    /// Each span: its label, and what it was read as.
+    pub spans: Vec<(String, Option<String>)>,
+}
+
+/// Scores a recording of several things shown one after another, by its side file (`from_us`,
+/// `to_us`, `label`).
+///
+/// # Errors
+/// Where recording or side file cannot be read, or do not fit the model.
+pub fn deck(
+    model: &Model,
+    rules: Rules,
+    path: &Path,
+    truth: &Path,
+    loading: &Loading,
+) -> Result<DeckScore> {
+    let truth = read_truth(truth, &model.card.labels)?;
+    let mut events = Vec::new();
+    let mut sensor = Default::default();
+    let each = &mut |own: &crate::event::Sensor, chunk: &[crate::event::Event]| {
+        sensor = *own;
+        events.extend_from_slice(chunk);
+        Ok(())
+    };
+    let (_, read) = recording::read(path, loading.format, &loading.decoder, each);
+    read.map_err(|error| Error::Mismatch(format!("{}: {error}", path.display())))?;
+    View::new(&loading.view, &sensor, model.card.sensor)?.apply(&mut events);
+    let config = WindowConfig {
+        sensor: model.card.sensor,
+        window_us: model.card.window_us,
+        gap_us: model.card.gap_us,
+        origin: Default::default(),
+        partial: loading.partial,
+    };
+    let mut frames = Frames::default();
+    Cutter::new(config).cut(&events, 0, &mut frames);
+    let reading = Reader::new(model, rules)?.read(&frames)?;
+    Ok(score_deck(&truth, &reading.segments, &model.card.labels))
+}
+
+fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckScore {
+    let named: Vec<_> = segments
+        .iter()
+        .filter_map(|s| s.verdict.class.map(|class| (s, &labels[usize::from(class)])))
+        .collect();
+    let overlap = |segment: &Segment, shown: &Shown| {
+        (segment.to_us.min(shown.to_us + 1)).saturating_sub(segment.from_us.max(shown.from_us))
+    };
+    let mut used = vec![false; named.len()];
+    let mut spans = Vec::with_capacity(truth.len());
+    for shown in truth {
+        let best = (0..named.len())
+            .filter(|k| overlap(named[*k].0, shown) > 0 && !used[*k])
+            .max_by_key(|k| (overlap(named[*k].0, shown), std::cmp::Reverse(*k)));
+        if let Some(k) = best {
+            used[k] = true;
+        }
+        spans.push((shown.label.clone(), best.map(|k| named[k].1.clone())));
+    }
+    let right = spans.iter().filter(|(label, read)| read.as_ref() == Some(label)).count() as u64;
+    DeckScore {
+        right: Share::of(right, truth.len() as u64),
+        missed: spans.iter().filter(|(_, read)| read.is_none()).count() as u64,
+        invented: used.iter().filter(|used| !**used).count() as u64,
+        spans,
+    }
+}
+
+fn read_truth(path: &Path, labels: &[String]) -> Result<Vec<Shown>> {
+    let bytes = read_bounded(path, MAX_TRUTH_BYTES)
+        .map_err(|error| Error::Mismatch(format!("{}: {error}", path.display())))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut shown = Vec::new();
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let span = match fields[..] {
+            [from, to, label] => from.parse().ok().zip(to.parse().ok()).map(|span| (span, label)),
+            _ => None,
+        };
+        let refuse = |what: String| {
+            Err(Error::Mismatch(format!("{}: line {}: {what}", path.display(), n + 1)))
+        };
+        match span {
+            Some((_, label)) if !labels.iter().any(|known| known == label) => {
+                return refuse(format!(
+                    "'{label}' is none of the model's labels: {}",
+                    labels.join(", ")
+                ));
+            }
+            Some(((from_us, to_us), label)) => {
+                shown.push(Shown { from_us, to_us, label: label.to_owned() });
+            }
+            None if n == 0 => (),
+            None => return refuse("expected from_us,to_us,label".to_owned()),
+        }
+    }
+    Ok(shown)
+}
