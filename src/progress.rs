@@ -64,7 +64,9 @@ impl Progress {
     /// A bar over steps, whose number [`Progress::begin`] tells.
     pub fn over_steps(quiet: bool) -> Self {
         let progress = Progress::over_bytes(None, quiet);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {eta} left") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {eta} left")
+        {
             progress.bar.set_style(style);
         }
         progress

@@ -136,7 +136,9 @@ impl FanOut {
         let (mut spikes, mut operations) = (0, events * self.event);
         for (place, fan_out) in &self.spikes {
             let traced = trace.and_then(|trace| trace.variables().get(*place));
-            let fired = traced.iter().flat_map(|variable| &variable.rows).filter(|z| **z != 0.0).count() as u64;
+            let fired =
+                traced.iter().flat_map(|variable| &variable.rows).filter(|z| **z != 0.0).count()
+                    as u64;
             spikes += fired;
             operations += fired * fan_out;
         }
@@ -258,6 +260,11 @@ fn marks(end: u64) -> impl Iterator<Item = u64> {
     let step = (end / 200).max(1);
     let until = end;
     (1..=16.min(end))
-        .chain((1..).map(move |k| k * step).skip_while(|mark| *mark <= 16).take_while(move |mark| *mark < until))
+        .chain(
+            (1..)
+                .map(move |k| k * step)
+                .skip_while(|mark| *mark <= 16)
+                .take_while(move |mark| *mark < until),
+        )
         .chain((end > 16).then_some(end))
 }

@@ -23,7 +23,8 @@ pub fn as_text(score: &Score, of: &str) -> String {
     text.push('\n');
     for (label, row) in score.labels.iter().zip(&score.confusion) {
         let _ = write!(text, "{label:width$}         ");
-        for (n, name) in row.iter().zip(score.labels.iter().map(String::as_str).chain(["unknown"])) {
+        for (n, name) in row.iter().zip(score.labels.iter().map(String::as_str).chain(["unknown"]))
+        {
             let _ = write!(text, "  {n:>w$}", w = name.len().max(7));
         }
         text.push('\n');
@@ -102,8 +103,11 @@ pub fn as_json(
         (value.as_object_mut(), serde_json::to_value(score)?)
     {
         all.extend(own);
-        let anytime: Vec<_> =
-            score.anytime().iter().map(|(ms, share)| json!({"ms": ms, "accuracy": share})).collect();
+        let anytime: Vec<_> = score
+            .anytime()
+            .iter()
+            .map(|(ms, share)| json!({"ms": ms, "accuracy": share}))
+            .collect();
         all.insert("anytime".to_owned(), anytime.into());
         if !folds.is_empty() {
             let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));

@@ -249,8 +249,11 @@ fn finish(
     if !common.quiet {
         let epochs = trained.epochs.len();
         let optimistic = if matches!(args.keep, KeepArg::Best) {
-            format!("; the weights are those of epoch {}, chosen by this accuracy, which is \
-                     therefore optimistic", trained.epoch)
+            format!(
+                "; the weights are those of epoch {}, chosen by this accuracy, which is \
+                     therefore optimistic",
+                trained.epoch
+            )
         } else {
             String::new()
         };

@@ -156,7 +156,10 @@ fn by_label_file(
     for (k, (name, _)) in files.iter().enumerate() {
         by_name.insert(name, Some(k));
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-        by_name.entry(stem).and_modify(|place| *place = place.filter(|p| *p == k)).or_insert(Some(k));
+        by_name
+            .entry(stem)
+            .and_modify(|place| *place = place.filter(|p| *p == k))
+            .or_insert(Some(k));
     }
     let mut labelled = Labelled::new();
     let mut used = vec![false; files.len()];

@@ -125,7 +125,9 @@ pub fn load(
     };
     let named = match loading.sensor {
         Some(sensor) => Some(sensor),
-        None => recordings.iter().find_map(|r| decode_ok(r, loading)).and_then(|d| seen(&d, loading)),
+        None => {
+            recordings.iter().find_map(|r| decode_ok(r, loading)).and_then(|d| seen(&d, loading))
+        }
     };
     let (sensor, samples) = match named {
         Some(sensor) => {
@@ -143,8 +145,14 @@ pub fn load(
             (sensor, samples.map(|(r, d)| d.and_then(|d| finish(r, d, sensor))).collect())
         }
     };
-    let mut dataset =
-        Dataset { labels, sensor, samples: vec![], faults: vec![], notes, losses: Losses::default() };
+    let mut dataset = Dataset {
+        labels,
+        sensor,
+        samples: vec![],
+        faults: vec![],
+        notes,
+        losses: Losses::default(),
+    };
     for (recording, read) in recordings.iter().zip(samples) {
         match read {
             Ok((sample, losses)) => {
@@ -194,11 +202,10 @@ fn decode_ok(recording: &find::Recording, loading: &Loading) -> Option<Decoded> 
 
 fn decode(path: &Path, loading: &Loading) -> Result<Decoded> {
     let mut events = Vec::new();
-    let (facts, read) =
-        recording::read(path, loading.format, &loading.decoder, &mut |_, chunk| {
-            events.extend_from_slice(chunk);
-            Ok(())
-        });
+    let (facts, read) = recording::read(path, loading.format, &loading.decoder, &mut |_, chunk| {
+        events.extend_from_slice(chunk);
+        Ok(())
+    });
     read?;
     if events.is_empty() {
         return Err(Error::Unsupported("it holds no events".to_owned()));

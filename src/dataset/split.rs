@@ -64,7 +64,11 @@ impl Split {
                 if places.is_empty() {
                     return Err(Error::Mismatch(format!(
                         "the split leaves no recording to be {side}{}",
-                        if fold.name.is_empty() { String::new() } else { format!(" in fold {}", fold.name) }
+                        if fold.name.is_empty() {
+                            String::new()
+                        } else {
+                            format!(" in fold {}", fold.name)
+                        }
                     )));
                 }
             }
@@ -95,7 +99,8 @@ pub fn groups(samples: &[Sample]) -> Vec<usize> {
     };
     for k in order {
         let Sample { class, first_us, last_us, .. } = samples[k];
-        let apart = members.last().is_some_and(|m| samples[*m].class != class || first_us > until_us);
+        let apart =
+            members.last().is_some_and(|m| samples[*m].class != class || first_us > until_us);
         if apart {
             close(&mut members);
             until_us = 0;

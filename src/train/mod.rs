@@ -238,7 +238,8 @@ impl Run<'_> {
         let untrained = self.model(&trainer, &samples)?;
         let data = checkpoint::fingerprint(&samples);
         if let (Some(path), true) = (checkpoint, training.resume) {
-            let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(|error| named(path, error))?;
+            let bytes =
+                read_bounded(path, checkpoint::MAX_BYTES).map_err(|error| named(path, error))?;
             checkpoint::resume(&mut trainer, data, &bytes).map_err(|error| named(path, error))?;
         }
         tell(News::Begins(&fold.name, training.recipe.epochs, samples.len()))?;

@@ -1,0 +1,352 @@
+//! Training as a user runs it: equal commands give equal bytes, an interrupted training goes on
+//! bit for bit, what was trained streams as it was scored, and bad data is named.
+
+mod skip;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use dvs_stream::dataset::{self, Loading, Sample};
+use dvs_stream::event::SensorSize;
+use dvs_stream::train::checkpoint;
+use dvs_stream::train::prepare::Preparation;
+use dvs_stream::train::recipe::Recipe;
+use dvs_stream::train::trainer::Trainer;
+use dvs_stream::window::{Partial, WindowConfig};
+use serde_json::Value;
+use skip::skip;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs, expects an exit code; gives standard output and standard error.
+fn check(arguments: &[&str], code: i32) -> (String, String) {
+    let Output { status, stdout, stderr } = run(arguments);
+    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {stderr}");
+    (stdout, stderr)
+}
+
+/// A folder of class folders with synthetic pips.
+fn pips(per_class: usize) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("pips");
+    let per_class = per_class.to_string();
+    check(&["synth", "-q", "--out", text(&out), "--per-class", &per_class, "--seed", "3"], 0);
+    folder
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn loading(threads: usize) -> Loading {
+    Loading {
+        sensor: Some(SensorSize { width: 35, height: 35 }),
+        window_us: 1000,
+        gap_us: None,
+        partial: Partial::Keep,
+        view: Default::default(),
+        decoder: Default::default(),
+        format: None,
+        labels: None,
+        strict: true,
+        keep_events: true,
+        threads,
+    }
+}
+
+fn trainer(recipe: &Recipe, threads: usize) -> Trainer {
+    let window = WindowConfig {
+        sensor: SensorSize { width: 35, height: 35 },
+        window_us: 1000,
+        gap_us: 1_000_000_000,
+        origin: Default::default(),
+        partial: Partial::Keep,
+    };
+    Trainer::new(recipe.clone(), Preparation::new(window, 4, threads), threads).unwrap()
+}
+
+/// A small training that uses everything that is drawn.
+fn recipe() -> Recipe {
+    Recipe { epochs: 3, batch: 5, hidden: vec![20, 12], clip: Some(1.0), ..Recipe::best() }
+}
+
+fn weights(trainer: &Trainer) -> Vec<u32> {
+    let state = trainer.learner().snapshot().unwrap();
+    let all = [state.weights, state.means, state.squares];
+    all.iter().flatten().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
+    let folder = pips(3);
+    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let samples: Vec<&Sample> = data.samples.iter().collect();
+    let mut whole = trainer(&recipe(), 1);
+    let mut steps = 0;
+    while !whole.is_done() {
+        if whole.batch(&samples).unwrap().is_some() {
+            whole.hold_out(&samples[..4]).unwrap();
+        }
+        steps += 1;
+    }
+    assert_eq!(steps, 3 * 12usize.div_ceil(5));
+    let fingerprint = checkpoint::fingerprint(&samples);
+    for (stop_after, threads) in [(0, 2), (1, 3), (3, 2), (7, 4), (steps, 2)] {
+        let mut first = trainer(&recipe(), threads);
+        for _ in 0..stop_after {
+            if first.batch(&samples).unwrap().is_some() {
+                first.hold_out(&samples[..4]).unwrap();
+            }
+        }
+        let bytes = checkpoint::save(&first, fingerprint).unwrap();
+        let mut second = trainer(&recipe(), 5 - threads);
+        checkpoint::resume(&mut second, fingerprint, &bytes).unwrap();
+        while !second.is_done() {
+            if second.batch(&samples).unwrap().is_some() {
+                second.hold_out(&samples[..4]).unwrap();
+            }
+        }
+        assert_eq!(weights(&second), weights(&whole), "stopped after {stop_after} steps");
+        assert_eq!(second.progress(), whole.progress());
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_recipe_or_other_data_is_refused() {
+    let folder = pips(2);
+    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let samples: Vec<&Sample> = data.samples.iter().collect();
+    let mut trained = trainer(&recipe(), 1);
+    trained.batch(&samples).unwrap();
+    let fingerprint = checkpoint::fingerprint(&samples);
+    let bytes = checkpoint::save(&trained, fingerprint).unwrap();
+    let refused = |recipe: &Recipe, fingerprint, bytes: &[u8]| {
+        checkpoint::resume(&mut trainer(recipe, 1), fingerprint, bytes).unwrap_err().to_string()
+    };
+    let other = Recipe { lr: 0.5, ..recipe() };
+    let error = refused(&other, fingerprint, &bytes);
+    assert!(error.contains("--lr 0.002, this command says 0.5"), "{error}");
+    let others = checkpoint::fingerprint(&samples[1..]);
+    assert!(refused(&recipe(), others, &bytes).contains("other recordings"));
+    for cut in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
+        let error = refused(&recipe(), fingerprint, &bytes[..cut]);
+        assert!(error.contains("no whole checkpoint"), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn equal_commands_write_equal_bytes() {
+    let folder = pips(4);
+    let data = folder.path().join("pips");
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let log = folder.path().join(format!("{name}.jsonl"));
+        let fixed = ["train", text(&data), "--out", text(&out), "--log", text(&log)];
+        let (stdout, _) = check(&[&fixed[..], more].concat(), 0);
+        (std::fs::read(out).unwrap(), stdout, std::fs::read_to_string(log).unwrap())
+    };
+    let common = ["--epochs", "2", "--split", "first:3", "--recipe", "best", "--hidden", "30"];
+    let seed = |seed| [&common[..], &["--seed", seed]].concat();
+    let one = train("one", &[&seed("1")[..], &["--threads", "1"]].concat());
+    let two = train("two", &[&seed("1")[..], &["--threads", "2"]].concat());
+    assert!(one == two, "the same seed");
+    assert_ne!(one.0, train("three", &seed("2")).0, "another seed");
+    let epochs: Vec<Value> = one.2.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(epochs.len(), 2);
+    assert!(epochs.iter().all(|epoch| epoch["held_out"]["accuracy"].is_number()));
+}
+
+#[test]
+fn what_was_trained_streams_as_it_was_scored() {
+    let folder = pips(6);
+    let data = folder.path().join("pips");
+    check_streams_as_scored(&data, &folder.path().join("M.safetensors"), "first:4", "aedat4");
+}
+
+#[test]
+fn real_recordings_stream_as_they_were_scored() {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared");
+    let shared = std::env::var("DVS_SHARED").unwrap_or_else(|_| beside.to_owned());
+    let data = PathBuf::from(shared).join("data/poker-dvs");
+    if !data.is_dir() {
+        skip(&format!("{} is absent", data.display()));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    check_streams_as_scored(&data, &folder.path().join("M.safetensors"), "first:12", "aedat");
+}
+
+/// `train`, `eval` and `replay` agree on every recording kept out, and `eval`'s table of time to
+/// decision is that of `replay`'s windows.
+fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &str) {
+    let (trained, _) =
+        check(&["train", text(data), "--split", split, "--seed", "1", "--out", text(model)], 0);
+    let (evaluated, _) =
+        check(&["eval", text(data), "--split", split, "--model", text(model), "--each"], 0);
+    let lines: Vec<Value> =
+        evaluated.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (score, recordings) = lines.split_last().unwrap();
+    let trained: Value = serde_json::from_str(&trained).unwrap();
+    for key in ["accuracy", "confusion", "after_ms", "synaptic_operations"] {
+        assert_eq!(trained[key], score[key], "{key}");
+    }
+    let mut right_after: BTreeMap<u64, u64> = BTreeMap::new();
+    for recording in recordings {
+        let name = recording["name"].as_str().unwrap();
+        assert!(name.ends_with(extension), "{name}");
+        let path = data.join(name);
+        let (records, _) = check(&["replay", text(&path), "--model", text(model)], 0);
+        let records: Vec<Value> =
+            records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let summary = records.last().unwrap();
+        assert_eq!(summary["type"], "summary");
+        assert_eq!(summary["label"], recording["label"], "{name}");
+        assert_eq!(
+            summary["confidence"].as_f64().unwrap() as f32,
+            recording["confidence"].as_f64().unwrap() as f32
+        );
+        let windows: Vec<&Value> =
+            records.iter().filter(|record| record["type"] == "prediction").collect();
+        let first_us = windows[0]["t_us"].as_u64().unwrap() - 1000;
+        for ms in [1, 2, 3, 4, 5, 8, 12, 16] {
+            let until = first_us + 1000 * ms;
+            let passed = windows.iter().take_while(|w| w["t_us"].as_u64().unwrap() <= until);
+            let right = passed.last().is_some_and(|w| w["label"] == recording["class"]);
+            *right_after.entry(ms).or_default() += u64::from(right);
+        }
+    }
+    let n = recordings.len() as f64;
+    for row in score["anytime"].as_array().unwrap() {
+        let expected = right_after[&row["ms"].as_u64().unwrap()] as f64 / n;
+        assert!((row["accuracy"].as_f64().unwrap() - expected).abs() < 1e-9, "{row}");
+    }
+}
+
+#[test]
+fn a_damaged_recording_is_named_and_left_out() {
+    let folder = pips(3);
+    let data = folder.path().join("pips");
+    let cut = data.join("di/di_1.aedat4");
+    let bytes = std::fs::read(&cut).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let out = folder.path().join("M");
+    let arguments = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
+    let (_, stderr) = check(&arguments, 0);
+    assert!(
+        stderr.contains("11 of 12 recordings") && stderr.contains("di/di_1.aedat4"),
+        "{stderr}"
+    );
+    let (_, stderr) = check(&[&arguments[..], &["--strict"]].concat(), 2);
+    assert!(stderr.contains("di/di_1.aedat4"), "{stderr}");
+}
+
+#[test]
+fn wrong_use_is_said_in_one_line() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let data = text(&data);
+    let out = folder.path().join("M");
+    let out = text(&out);
+    for (arguments, expected) in [
+        (&["--epochs", "0"][..], "--epochs 0"),
+        (&["--lr", "0"], "--lr"),
+        (&["--batch", "0"], "--batch 0"),
+        (&["--loss", "sum"], "no loss is called 'sum'"),
+        (&["--augment", "shift"], "shift takes a number"),
+        (&["--augment", "blur:1"], "no augmentation is called 'blur'"),
+        (&["--split", "last:2"], "expected first:N"),
+        (&["--split", "first:2"], "no recording to be kept out"),
+        (&["--folds", "1"], "--folds 1"),
+        (&["--folds", "2", "--fold", "7"], "there is no such fold"),
+        (&["--keep", "best"], "--keep best needs"),
+        (&["--resume"], "there is no"),
+        (&["--schedule", "linear"], "no schedule is called 'linear'"),
+    ] {
+        let (_, stderr) = check(&[&["train", data, "--out", out], arguments].concat(), 2);
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+        let errors = stderr.lines().filter(|line| line.starts_with("error:")).count();
+        assert_eq!(errors, 1, "{stderr}");
+    }
+    assert!(!Path::new(out).exists());
+}
+
+/// The loss overflows at such a rate.
+#[test]
+fn a_training_that_diverges_says_what_to_try() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let arguments = ["train", text(&data), "--out", text(&out), "--lr", "1e38"];
+    let (_, stderr) = check(&arguments, 3);
+    assert!(stderr.contains("diverged in epoch") && stderr.contains("try --lr"), "{stderr}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_layer_that_does_not_spike_is_said() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let arguments =
+        ["train", text(&data), "--out", text(&out), "--epochs", "1", "--init-scale", "1e-6"];
+    let (_, stderr) = check(&arguments, 0);
+    assert!(stderr.contains("does not spike"), "{stderr}");
+}
+
+/// A limit on file sizes stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_old_model_whole() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    std::fs::write(&out, b"the old model").unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 100; exec '{PROGRAM}' train '{}' --epochs 1 --out '{}'",
+        data.display(),
+        out.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write") && stderr.contains(text(&out)), "{stderr}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"the old model");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 2, "nothing else is left beside it");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_saves_everything() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let arguments = ["train", text(&data), "--out", text(&out), "--epochs", "1000000"];
+    let log = folder.path().join("log");
+    let child = Command::new(PROGRAM)
+        .args(arguments)
+        .args(["--log", text(&log)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = || std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    while !begun() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let interrupt = ["-INT", &child.id().to_string()];
+    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on"));
+    check(&["info", text(&out)], 0);
+    assert!(folder.path().join("M.resume").is_file());
+}
