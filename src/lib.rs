@@ -63,6 +63,8 @@ pub mod info;
 pub mod ingest;
 pub mod model;
 pub mod nn;
+pub mod pictures;
+pub mod plot;
 pub mod prediction;
 pub mod progress;
 pub mod recording;

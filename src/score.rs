@@ -2,12 +2,14 @@
 //!
 //! Knows frames and true classes; neither files nor training.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
 use crate::model::Model;
-use crate::nn::{CELLS, Trace};
+use crate::nn::{CELLS, Network, Trace};
 use crate::prediction::{Record, Records, Segment, Totals, Verdict};
 use crate::session::{Rules, Session};
 
@@ -56,6 +58,7 @@ impl Reading {
 
 /// Reads recordings one after another, each from a fresh state, as `replay` does.
 pub struct Reader {
+    network: Arc<Network>,
     session: Session,
     fan_out: FanOut,
 }
@@ -74,7 +77,7 @@ impl Reader {
     /// When the state cannot be allocated.
     pub fn new(model: &Model, rules: Rules) -> Result<Self> {
         let session = Session::new(model.network.clone(), rules, 1)?;
-        Ok(Reader { session, fan_out: FanOut::of(model) })
+        Ok(Reader { network: model.network.clone(), session, fan_out: FanOut::of(model) })
     }
 
     /// Reads one recording's frames.
@@ -82,6 +85,14 @@ impl Reader {
     /// # Errors
     /// When the network fails.
     pub fn read(&mut self, frames: &Frames) -> Result<Reading> {
+        self.read_traced(frames).map(|(reading, _)| reading)
+    }
+
+    /// [`Reader::read`], with every neuron's state after every window.
+    ///
+    /// # Errors
+    /// When the network fails.
+    pub fn read_traced(&mut self, frames: &Frames) -> Result<(Reading, Trace)> {
         let mut records = Records::default();
         let n_classes = self.session.n_classes();
         self.session.start_trace();
@@ -109,9 +120,9 @@ impl Reader {
             }
         }
         let events = reading.answers.last().map_or(0, |answer| answer.events);
-        let trace = self.session.take_trace();
-        (reading.spikes, reading.synaptic_operations) = self.fan_out.count(events, trace.as_ref());
-        Ok(reading)
+        let trace = self.session.take_trace().unwrap_or_else(|| self.network.trace());
+        (reading.spikes, reading.synaptic_operations) = self.fan_out.count(events, &trace);
+        Ok((reading, trace))
     }
 }
 
@@ -132,10 +143,10 @@ impl FanOut {
     }
 
     /// Spikes, and synaptic operations.
-    fn count(&self, events: u64, trace: Option<&Trace>) -> (u64, u64) {
+    fn count(&self, events: u64, trace: &Trace) -> (u64, u64) {
         let (mut spikes, mut operations) = (0, events * self.event);
         for (place, fan_out) in &self.spikes {
-            let traced = trace.and_then(|trace| trace.variables().get(*place));
+            let traced = trace.variables().get(*place);
             let fired =
                 traced.iter().flat_map(|variable| &variable.rows).filter(|z| **z != 0.0).count()
                     as u64;

@@ -13,6 +13,7 @@ use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::{Common, exit, interruption, open_model};
 use crate::ingest::Reading;
 use crate::model::check_gap;
+use crate::pictures;
 use crate::progress::Progress;
 use crate::replay::{Replay, run};
 use crate::session::Rules;
@@ -63,6 +64,9 @@ pub struct ReplayArgs {
     /// Write every neuron's spikes, voltages and currents of every window (.npz, .safetensors)
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Draw the events, and the network's voltages, currents and spikes against time (SVG)
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     answers: AnswerArgs,
     #[command(flatten)]
@@ -128,7 +132,14 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
         live: common.is_live_text(),
         record: args.record.clone(),
     };
-    play(&model, &replay, common)
+    let code = play(&model, &replay, common)?;
+    if let Some(folder) = &args.plot {
+        let how = (replay.reading, replay.window);
+        if let Err(error) = pictures::write(&model, replay.rules, &args.files[0], how, folder) {
+            return Ok(exit(1, &error.into(), common));
+        }
+    }
+    Ok(code)
 }
 
 fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
@@ -143,6 +154,9 @@ fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
         if !crate::sink::arrays::is_known(path) {
             bail!("--record {}: the name must end with .npz or .safetensors", path.display());
         }
+    }
+    if args.plot.is_some() && (args.files.len() > 1 || n_stdin > 0) {
+        bail!("--plot takes one recording, a file");
     }
     if args.to.is_some_and(|to| to <= args.from.unwrap_or(0)) {
         bail!("--to must be later than --from");

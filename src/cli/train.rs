@@ -18,6 +18,7 @@ use crate::event::SensorSize;
 use crate::progress::Progress;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
+use crate::train::report;
 use crate::train::trainer::Epoch;
 use crate::train::{self, Keep, News, Outcome, Training};
 use crate::view::ViewSpec;
@@ -141,6 +142,10 @@ enum KeepArg {
 }
 
 impl TrainArgs {
+    fn report_folder(&self) -> PathBuf {
+        self.report.clone().unwrap_or_else(|| self.out.with_extension("report"))
+    }
+
     fn recipe(&self) -> Recipe {
         let recipe = match self.recipe {
             RecipeArg::Tutorial => Recipe::tutorial(),
@@ -198,10 +203,27 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let ran = train::run(&training, &mut |news| teller.tell(news), &stop);
     teller.progress.clear();
     match ran {
-        Ok(outcome) => finish(args, common, &outcome, begun.elapsed().as_secs_f64()),
+        Ok(outcome) => {
+            let seconds = begun.elapsed().as_secs_f64();
+            let folder = args.report_folder();
+            if let Err(error) = report::write(&training, &outcome, &command_line(), &folder) {
+                return Ok(failure(error, common));
+            }
+            finish(args, common, &outcome, seconds)
+        }
         Err(Error::Stopped) => Ok(ExitCode::from(130)),
         Err(error) => Ok(failure(error, common)),
     }
+}
+
+/// The command as it was typed, without the place of the program.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+".contains(c);
+        let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
+        if !word.is_empty() && word.chars().all(plain) { word } else { quoted() }
+    });
+    std::iter::once("dvs-stream".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {
@@ -257,7 +279,9 @@ fn finish(
         } else {
             String::new()
         };
+        let report = args.report_folder().join("index.html");
         eprintln!("{}: {epochs} epochs in {seconds:.2} s{optimistic}", args.out.display());
+        eprintln!("{}: the report", report.display());
         if trained.interrupted {
             eprintln!("interrupted: the model is that of now; --resume goes on where it stopped");
         }

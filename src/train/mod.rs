@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod loss;
 pub mod prepare;
 pub mod recipe;
+pub mod report;
 pub mod settle;
 pub mod trainer;
 

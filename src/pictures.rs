@@ -1,0 +1,212 @@
+//! Pictures of one recording in a network, as Norse's tutorial draws them: events, readout,
+//! voltages, currents, spikes against time.
+//!
+//! Knows frames, traces and plots; whoever has a recording hands its frames.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::event::SensorSize;
+use crate::frame::Frames;
+use crate::ingest::{Ingest, Reading};
+use crate::model::Model;
+use crate::nn::{Trace, TracedVariable};
+use crate::plot::{self, Axes, Dot, Series, Slice};
+use crate::score::Reader;
+use crate::session::Rules;
+use crate::source::{Chunk, Source};
+use crate::store::replace;
+use crate::window::WindowConfig;
+
+/// Slices of an event grid.
+const SLICES: usize = 6;
+
+/// A picture and the stem of its file's name.
+pub struct Picture {
+    /// `events`, `readout`, `hidden_v`, ….
+    pub name: String,
+    /// SVG text.
+    pub svg: String,
+}
+
+/// Reads one recording as `replay` does and writes its pictures into a folder, `events.svg`,
+/// `readout.svg`, `hidden_v.svg`, `hidden_i.svg`, `spikes.svg`.
+///
+/// # Errors
+/// Where the recording cannot be read or drawn, or the folder not be written.
+pub fn write(
+    model: &Model,
+    rules: Rules,
+    path: &Path,
+    (reading, window): (Reading, WindowConfig),
+    folder: &Path,
+) -> Result<()> {
+    let frames = frames_of(path, reading, window)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|source| Error::Io {
+        what: format!("cannot make the folder {}", folder.display()),
+        source,
+    })?;
+    for Picture { name, svg } in of_recording(model, rules, &frames, &name)? {
+        replace(&folder.join(name).with_extension("svg"), svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn frames_of(path: &Path, reading: Reading, window: WindowConfig) -> Result<Frames> {
+    let failed = |source| Error::Io { what: format!("cannot read {}", path.display()), source };
+    let mut source = Source::open(path).map_err(failed)?;
+    let mut ingest = Ingest::new(reading, window, Some(&path.display().to_string()));
+    let (mut frames, mut buffer) = (Frames::default(), Vec::new());
+    let mut keep = |batch: &mut Frames| {
+        (0..batch.len()).for_each(|k| frames.copy_from(batch, k));
+        batch.clear();
+        Ok(())
+    };
+    let mut whole = true;
+    loop {
+        let bytes = match source.read(&mut buffer).map_err(failed)? {
+            Chunk::Nothing => continue,
+            Chunk::End => break,
+            Chunk::Bytes(bytes) => bytes,
+        };
+        // What is wrong with a recording was said when it was replayed.
+        if ingest.feed(bytes, &mut keep).is_err() {
+            whole = false;
+            break;
+        }
+    }
+    let _ = ingest.finish(whole, &mut keep);
+    Ok(frames)
+}
+
+/// The pictures of a recording's frames.
+///
+/// # Errors
+/// When the network fails, or the plotting library.
+pub fn of_recording(
+    model: &Model,
+    rules: Rules,
+    frames: &Frames,
+    name: &str,
+) -> Result<Vec<Picture>> {
+    let (reading, trace) = Reader::new(model, rules)?.read_traced(frames)?;
+    let times_ms: Vec<f64> =
+        reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
+    let mut pictures = vec![Picture {
+        name: "events".to_owned(),
+        svg: events(model.card.sensor, frames, &format!("{name}: events"))?,
+    }];
+    pictures.extend(of_trace(&trace, &times_ms, &model.card.labels, name)?);
+    Ok(pictures)
+}
+
+/// The event grid of a recording's frames.
+///
+/// # Errors
+/// When the plotting library cannot draw.
+pub fn events(sensor: SensorSize, frames: &Frames, title: &str) -> Result<String> {
+    let windows = frames.windows();
+    let per_slice = windows.len().div_ceil(SLICES).max(1);
+    let first_us = windows.first().map_or(0, |window| window.t_start_us);
+    let ms = |t_us: u64| t_us.saturating_sub(first_us) as f64 / 1000.0;
+    let mut slices = Vec::new();
+    let mut dots = vec![Dot { x: 0, y: 0, on: 0, off: 0 }; sensor.pixels()];
+    for first in (0..windows.len()).step_by(per_slice) {
+        let last = (first + per_slice).min(windows.len());
+        dots.iter_mut().for_each(|dot| (dot.on, dot.off) = (0, 0));
+        for k in first..last {
+            let (addresses, counts) = frames.active(k);
+            for (address, count) in addresses.iter().zip(counts) {
+                let (polarity, pixel) =
+                    (*address as usize / sensor.pixels(), *address as usize % sensor.pixels());
+                let dot = &mut dots[pixel];
+                *(if polarity == 1 { &mut dot.on } else { &mut dot.off }) += u32::from(*count);
+            }
+        }
+        let place = |(pixel, dot): (usize, &Dot)| {
+            let width = usize::from(sensor.width);
+            Dot { x: (pixel % width) as u16, y: (pixel / width) as u16, ..*dot }
+        };
+        let hit = dots.iter().enumerate().filter(|(_, dot)| dot.on + dot.off > 0);
+        slices.push(Slice {
+            span_ms: (ms(windows[first].t_start_us), ms(windows[last - 1].t_end_us)),
+            dots: hit.map(place).collect(),
+        });
+    }
+    plot::event_grid(title, (sensor.width, sensor.height), &slices)
+}
+
+/// Readout, voltages, currents and spikes of all layers.
+///
+/// # Errors
+/// When the plotting library cannot draw.
+pub fn of_trace(
+    trace: &Trace,
+    times_ms: &[f64],
+    labels: &[String],
+    name: &str,
+) -> Result<Vec<Picture>> {
+    let mut pictures = Vec::new();
+    for variable in trace.variables() {
+        let Some((layer, kind)) = variable.name.split_once('.') else { continue };
+        let picture = match (layer, kind) {
+            ("readout", "v") => {
+                let axes = axes(&format!("{name}: readout voltage"), "membrane voltage v");
+                Some(("readout".to_owned(), draw_lines(&axes, variable, times_ms, Some(labels))?))
+            }
+            ("readout", _) => None,
+            (layer, "v") => {
+                let axes = axes(&format!("{name}: {layer} voltages"), "membrane voltage v");
+                Some((format!("{layer}_v"), draw_lines(&axes, variable, times_ms, None)?))
+            }
+            (layer, "i") => {
+                let axes = axes(&format!("{name}: {layer} currents"), "synaptic current i");
+                Some((format!("{layer}_i"), draw_lines(&axes, variable, times_ms, None)?))
+            }
+            (layer, "z") => {
+                let stem = layer.replacen("hidden", "spikes", 1);
+                Some((stem, draw_spikes(&format!("{name}: {layer} spikes"), variable, times_ms)?))
+            }
+            _ => None,
+        };
+        pictures.extend(picture.map(|(name, svg)| Picture { name, svg }));
+    }
+    Ok(pictures)
+}
+
+struct OwnedAxes(String, &'static str);
+
+fn axes(title: &str, y: &'static str) -> OwnedAxes {
+    OwnedAxes(title.to_owned(), y)
+}
+
+fn draw_lines(
+    axes: &OwnedAxes,
+    variable: &TracedVariable,
+    times_ms: &[f64],
+    names: Option<&[String]>,
+) -> Result<String> {
+    let series: Vec<Series> = (0..variable.width)
+        .map(|neuron| {
+            let values = variable.rows.iter().skip(neuron).step_by(variable.width);
+            let points = times_ms.iter().copied().zip(values.map(|v| f64::from(*v))).collect();
+            let name = names.and_then(|names| names.get(neuron).cloned());
+            Series::new(name.unwrap_or_else(|| "neurons".to_owned()), points)
+        })
+        .collect();
+    let OwnedAxes(title, y) = axes;
+    plot::lines(&Axes { title, x: "time in ms", y, y_range: None }, &series)
+}
+
+fn draw_spikes(title: &str, variable: &TracedVariable, times_ms: &[f64]) -> Result<String> {
+    let rows = variable.rows.chunks_exact(variable.width).zip(times_ms);
+    let spikes: Vec<(f64, usize)> = rows
+        .flat_map(|(row, ms)| {
+            row.iter().enumerate().filter(|(_, z)| **z != 0.0).map(|(n, _)| (*ms, n))
+        })
+        .collect();
+    let end_ms = times_ms.last().copied().unwrap_or(0.0);
+    plot::raster(title, &spikes, variable.width, end_ms)
+}

@@ -1,0 +1,297 @@
+//! The report of a training: what was done, how it went, what the network does. The same as JSON
+//! and as a page that opens without a network.
+
+mod html;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::recipe::Recipe;
+use super::trainer::Epoch;
+use super::{Keep, Outcome, Trained, Training};
+use crate::dataset::{Dataset, Sample};
+use crate::decide::format_time_us;
+use crate::error::{Error, Result};
+use crate::frame::{Frames, SlotFrames, Window};
+use crate::model::Model;
+use crate::nn::{PlannedStep, Trace};
+use crate::pictures;
+use crate::score::{Reader, Reading, Score, Share};
+use crate::session::Rules;
+use crate::store::replace;
+
+/// Recordings read right, and read wrong, whose events are drawn.
+const DRAWN: usize = 4;
+/// Silence after a recording, in ms, at whose end firing is measured.
+const SILENCE_MS: u64 = 50;
+/// Windows over which it is measured.
+const SILENT_WINDOWS: usize = 10;
+
+/// Everything but the pictures; written as `report.json`.
+#[derive(Serialize)]
+pub struct Report {
+    /// The command as it was typed.
+    pub command: String,
+    /// What was read: folder as typed, recordings by class, what was left out.
+    pub data: Data,
+    /// Names and values of the recipe.
+    pub recipe: Vec<(String, String)>,
+    /// Names and values of what the model file fixes.
+    pub model: Vec<(String, String)>,
+    /// All epochs.
+    pub epochs: Vec<Epoch>,
+    /// The epoch whose weights were kept, and why.
+    pub kept: String,
+    /// Whether the score is one of recordings kept out of the training.
+    pub held_out: bool,
+    /// How the model reads recordings.
+    pub score: Score,
+    /// Cross-validation, where there was one.
+    pub folds: Vec<FoldScore>,
+    /// Share of neurons that spike in a window.
+    pub firing: Firing,
+    /// Every scored recording.
+    pub recordings: Vec<Read>,
+}
+
+/// What was trained on.
+#[derive(Serialize)]
+pub struct Data {
+    /// The folder, as typed.
+    pub folder: String,
+    /// For each class its name, recordings trained on, and recordings kept out.
+    pub classes: Vec<(String, usize, usize)>,
+    /// What a user was told.
+    pub notes: Vec<String>,
+    /// Recordings left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// One fold's accuracy.
+#[derive(Serialize)]
+pub struct FoldScore {
+    /// Its name.
+    pub name: String,
+    /// Its accuracy.
+    pub accuracy: Share,
+}
+
+/// Share of all neurons of hidden layers that spike in a window.
+#[derive(Serialize)]
+pub struct Firing {
+    /// For each class during its recordings.
+    pub by_class: Vec<(String, f64)>,
+    /// At the end of [`SILENCE_MS`] of silence after a recording, without the fresh start that a
+    /// stream makes there.
+    pub after_silence: f64,
+}
+
+/// How one recording was read.
+#[derive(Serialize)]
+pub struct Read {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: String,
+    /// What it was read as.
+    pub label: Option<String>,
+    /// How sure.
+    pub confidence: f32,
+}
+
+/// The pictures of one recording.
+struct Drawn {
+    title: String,
+    pictures: Vec<pictures::Picture>,
+}
+
+/// Writes `report.json` and `index.html` into a folder.
+///
+/// # Errors
+/// When the network fails, or the folder cannot be written.
+pub fn write(training: &Training, outcome: &Outcome, command: &str, folder: &Path) -> Result<()> {
+    let scored = scored(outcome);
+    let report = report(training, outcome, command, &scored)?;
+    let drawn = drawn(outcome, &scored)?;
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|source| Error::Io {
+        what: format!("cannot make the folder {}", folder.display()),
+        source,
+    })?;
+    let json = serde_json::to_vec_pretty(&report)
+        .map_err(|error| Error::Unsupported(format!("the report cannot be written: {error}")))?;
+    replace(&folder.join("report.json"), &json)?;
+    replace(&folder.join("index.html"), html::page(&report, &drawn)?.as_bytes())
+}
+
+/// The recordings that were scored.
+fn scored(outcome: &Outcome) -> Vec<&Sample> {
+    let Outcome { dataset, validation, fold, .. } = outcome;
+    let others = validation.iter().flat_map(|dataset| &dataset.samples);
+    let kept_out: Vec<_> = fold.test.iter().map(|k| &dataset.samples[*k]).chain(others).collect();
+    if !kept_out.is_empty() {
+        return kept_out;
+    }
+    fold.train.iter().map(|k| &dataset.samples[*k]).collect()
+}
+
+fn report(
+    training: &Training,
+    outcome: &Outcome,
+    command: &str,
+    scored: &[&Sample],
+) -> Result<Report> {
+    let Outcome { dataset, validation, folds, trained, fold } = outcome;
+    let labels = &dataset.labels;
+    let of_class = |places: &[usize], class: usize| {
+        places.iter().filter(|k| dataset.samples[**k].class == class).count()
+    };
+    let other = |class: usize| {
+        let samples = validation.iter().flat_map(|dataset| &dataset.samples);
+        samples.filter(|sample| sample.class == class).count()
+    };
+    let classes = labels.iter().enumerate().map(|(class, label)| {
+        let kept_out = of_class(&fold.test, class) + other(class);
+        (label.clone(), of_class(&fold.train, class), kept_out)
+    });
+    let datasets: Vec<&Dataset> =
+        [Some(dataset), validation.as_ref()].into_iter().flatten().collect();
+    let kept = match training.keep {
+        Keep::Last => format!("after epoch {}, the last", trained.epoch),
+        Keep::Best => format!(
+            "after epoch {}, chosen by the accuracy shown here, which is therefore optimistic",
+            trained.epoch
+        ),
+    };
+    let recordings = scored.iter().zip(&trained.readings).map(|(sample, reading)| Read {
+        name: sample.name.clone(),
+        class: labels[sample.class].clone(),
+        label: reading.verdict.class.map(|class| labels[usize::from(class)].clone()),
+        confidence: reading.verdict.confidence,
+    });
+    Ok(Report {
+        command: command.to_owned(),
+        data: Data {
+            folder: training.data.display().to_string(),
+            classes: classes.collect(),
+            notes: datasets.iter().flat_map(|dataset| dataset.notes.clone()).collect(),
+            left_out: datasets
+                .iter()
+                .flat_map(|dataset| &dataset.faults)
+                .map(|fault| format!("{}: {}", fault.name, fault.message))
+                .collect(),
+        },
+        recipe: training.recipe.settings(),
+        model: model_facts(&trained.model, &training.recipe),
+        epochs: trained.epochs.clone(),
+        kept,
+        held_out: !fold.test.is_empty() || validation.is_some(),
+        score: trained.score.clone(),
+        folds: folds.iter().map(fold_score).collect(),
+        firing: firing(&trained.model, labels, scored, &trained.readings)?,
+        recordings: recordings.collect(),
+    })
+}
+
+fn fold_score(fold: &Trained) -> FoldScore {
+    FoldScore { name: fold.name.clone(), accuracy: fold.score.accuracy }
+}
+
+fn model_facts(model: &Model, recipe: &Recipe) -> Vec<(String, String)> {
+    let card = &model.card;
+    let hidden: Vec<_> = recipe.hidden.iter().map(usize::to_string).collect();
+    let facts = [
+        ("sensor", format!("{} pixels, {} inputs", card.sensor, card.sensor.addresses())),
+        ("hidden neurons (recurrent LIF)", hidden.join(", ")),
+        ("classes", card.labels.join(", ")),
+        ("window", format_time_us(card.window_us)),
+        ("readout", card.readout.to_string()),
+        (
+            "silence that ends a segment",
+            format!(
+                "{} of windows with at most {} events",
+                format_time_us(card.gap_us),
+                card.quiet_events
+            ),
+        ),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn firing(
+    model: &Model,
+    labels: &[String],
+    samples: &[&Sample],
+    readings: &[Reading],
+) -> Result<Firing> {
+    let hidden: usize =
+        model.network.layers().map(|layer| layer.neurons).sum::<usize>() - model.network.outputs();
+    let by_class = labels.iter().enumerate().map(|(class, label)| {
+        let own = samples.iter().zip(readings).filter(|(sample, _)| sample.class == class);
+        let (spikes, windows) = own.fold((0, 0), |(spikes, windows), (_, reading)| {
+            (spikes + reading.spikes, windows + reading.answers.len())
+        });
+        (label.clone(), spikes as f64 / (windows * hidden).max(1) as f64)
+    });
+    let by_class = by_class.collect();
+    let (mut fired, mut asked) = (0usize, 0usize);
+    for sample in samples {
+        let trace = trace_into_silence(model, &sample.frames)?;
+        for variable in trace.variables().iter().filter(|v| v.name.ends_with(".z")) {
+            let last =
+                variable.rows.len() - SILENT_WINDOWS.min(sample.frames.len()) * variable.width;
+            fired += variable.rows[last..].iter().filter(|z| **z != 0.0).count();
+            asked += variable.rows.len() - last;
+        }
+    }
+    Ok(Firing { by_class, after_silence: fired as f64 / asked.max(1) as f64 })
+}
+
+/// A recording and the silence after it, stepped without a fresh start.
+fn trace_into_silence(model: &Model, frames: &Frames) -> Result<Trace> {
+    let mut frames = frames.clone();
+    let silent = (SILENCE_MS * 1000).div_ceil(model.card.window_us).max(1);
+    (0..silent).for_each(|_| frames.close(Window::default()));
+    let plan: Vec<_> = (0..frames.len() as u32)
+        .map(|window| PlannedStep { slot_index: 0, window, reset: window == 0 })
+        .collect();
+    let mut trace = model.network.trace();
+    let mut state = model.network.zero_state(1)?;
+    let slots = [SlotFrames { slot: 0, frames }];
+    model.network.rollout(&mut state, &slots, &plan, &mut Vec::new(), Some(&mut trace))?;
+    Ok(trace)
+}
+
+/// Event grids of some recordings read right and wrong, and one recording before and after.
+fn drawn(outcome: &Outcome, scored: &[&Sample]) -> Result<Vec<Drawn>> {
+    let Outcome { dataset, trained, .. } = outcome;
+    let labels = &dataset.labels;
+    let mut drawn = Vec::new();
+    if let Some(sample) = scored.first() {
+        for (when, model) in
+            [("before training", &trained.untrained), ("after training", &trained.model)]
+        {
+            let (reading, trace) =
+                Reader::new(model, Rules::of(model))?.read_traced(&sample.frames)?;
+            let times_ms: Vec<f64> =
+                reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
+            let title = format!("{} {when}", sample.name);
+            let pictures = pictures::of_trace(&trace, &times_ms, labels, &title)?;
+            drawn.push(Drawn { title: format!("The network {when}"), pictures });
+        }
+    }
+    for (title, right) in [("Read right", true), ("Read wrong", false)] {
+        let own = scored.iter().zip(&trained.readings).filter(|(sample, reading)| {
+            (reading.verdict.class.map(usize::from) == Some(sample.class)) == right
+        });
+        let pictures = own.take(DRAWN).map(|(sample, reading)| {
+            let label = reading.verdict.class.map_or("unknown", |c| &labels[usize::from(c)]);
+            let title = format!("{}: {} read as {label}", sample.name, labels[sample.class]);
+            let svg = pictures::events(dataset.sensor, &sample.frames, &title)?;
+            Ok(pictures::Picture { name: sample.name.clone(), svg })
+        });
+        drawn.push(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? });
+    }
+    Ok(drawn)
+}
