@@ -8,7 +8,7 @@ use crate::prediction::Losses;
 use crate::window::{WindowConfig, Windower};
 
 /// Longest recording that is loaded, in windows.
-pub const MAX_WINDOWS: usize = 100_000;
+pub const MAX_WINDOWS: u64 = 100_000;
 
 /// Cuts recordings, one after another; keeps its memory.
 pub struct Cutter {
@@ -27,7 +27,7 @@ impl Cutter {
     /// more than [`MAX_WINDOWS`]. Returns what was lost.
     pub fn cut(&mut self, events: &[Event], tail_us: u64, frames: &mut Frames) -> Losses {
         self.windower.reset();
-        let most = frames.len() + MAX_WINDOWS;
+        let most = frames.len() + MAX_WINDOWS as usize;
         let mut taken = 0;
         while taken < events.len() && frames.len() <= most {
             taken += self.windower.push(&events[taken..], &mut self.batch);

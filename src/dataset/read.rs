@@ -88,7 +88,7 @@ pub(super) fn windows(loading: &Loading, sensor: SensorSize) -> WindowConfig {
     WindowConfig {
         sensor,
         window_us: loading.window_us,
-        gap_us: loading.gap_us.unwrap_or(loading.window_us.saturating_mul(MAX_WINDOWS as u64)),
+        gap_us: loading.gap_us.unwrap_or(loading.window_us.saturating_mul(MAX_WINDOWS)),
         origin: Default::default(),
         partial: loading.partial,
     }
@@ -114,11 +114,11 @@ pub(super) fn sample(
     let (first_us, last_us) = (events[0].t_us, times.max().unwrap_or(0));
     let mut frames = Frames::default();
     let mut losses = cutter.cut(&events, 0, &mut frames);
-    if frames.len() > MAX_WINDOWS {
+    if frames.len() as u64 > MAX_WINDOWS {
         return Err(Error::Unsupported(format!(
             "it has more than {} windows, from {first_us} to {last_us} µs: cut it, or take longer \
              windows",
-            grouped(MAX_WINDOWS as u64)
+            grouped(MAX_WINDOWS)
         )));
     }
     losses.malformed += malformed;
