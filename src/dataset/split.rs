@@ -83,12 +83,15 @@ impl Fold {
         let (trained, kept_out) = (classes(&self.train), classes(&self.test));
         let untrained = (0..trained.len()).find(|class| !trained[*class] && kept_out[*class]);
         let what = if self.test.is_empty() {
-            format!("the split keeps no recording out{of}: all {} are trained on", self.train.len())
+            format!(
+                "the split leaves no recording to be kept out{of}: all {} are trained on",
+                self.train.len()
+            )
         } else if self.train.is_empty() {
-            format!("the split leaves no recording to train on{of}")
+            format!("the split leaves no recording to be trained on{of}")
         } else if let Some(class) = untrained {
             let label = &dataset.labels[class];
-            format!("the split leaves no recording of class '{label}' to train on{of}")
+            format!("the split leaves no recording of class '{label}' to be trained on{of}")
         } else {
             return Ok(());
         };

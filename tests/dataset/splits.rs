@@ -54,8 +54,8 @@ fn first_of_each_class() {
     let folds = Split::First(2).folds(&apart(3), false, 0).unwrap();
     let fold = Fold { name: String::new(), train: vec![0, 1, 3, 4], test: vec![2, 5] };
     assert_eq!(folds, [fold]);
-    refused(&Split::First(3), &apart(3), &["keeps no recording out", "all 6"]);
-    refused(&Split::First(0), &apart(3), &["no recording to train on"]);
+    refused(&Split::First(3), &apart(3), &["no recording to be kept out", "all 6"]);
+    refused(&Split::First(0), &apart(3), &["no recording to be trained on"]);
 }
 
 #[test]
