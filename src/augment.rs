@@ -1,7 +1,7 @@
 //! Augmentation: labelled recordings made a little different at each use, from a seed.
 //!
 //! Knows events in the network's coordinates; neither files nor windows. Every augmentation draws
-//! from a generator of its own, so that one more or less changes nothing for the others.
+//! from a generator of its own, so what one draws changes nothing for the others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use crate::event::{Event, Polarity, SensorSize};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Augmentation {
     /// Moved by a whole number of pixels up to this many either way, columns and rows apart; what
-    /// leaves the sensor is outside.
+    /// leaves the sensor is outside, and what lay outside stays there.
     Shift(u16),
     /// Columns mirrored, with this probability (Tonic's `RandomFlipLR`).
     FlipX(f64),
@@ -30,7 +30,7 @@ pub enum Augmentation {
     Jitter(f64),
     /// All times stretched by one factor, uniform in 1 ± this share (`TimeSkew`).
     TimeScale(f64),
-    /// Each event left out with this probability (`DropEvent`).
+    /// Each event left out with this probability (`DropEvent`); one always stays.
     Drop(f64),
     /// So many events a ms more, uniform in time and place (`UniformNoise`).
     Noise(f64),
@@ -177,7 +177,7 @@ impl Augmentations {
         for (place, augmentation) in self.0.iter().enumerate() {
             let mut random = generator(of, place);
             match *augmentation {
-                Augmentation::Shift(pixels) => shift(&mut random, pixels, events),
+                Augmentation::Shift(pixels) => shift(&mut random, pixels, sensor, events),
                 Augmentation::FlipX(p) => {
                     if random.random_bool(p) {
                         flip(events, |event| &mut event.x, sensor.width);
@@ -198,7 +198,7 @@ impl Augmentations {
                     let factor = 1.0 + share * (2.0 * random.random::<f64>() - 1.0);
                     stretch(factor, events);
                 }
-                Augmentation::Drop(p) => events.retain(|_| !random.random_bool(p)),
+                Augmentation::Drop(p) => drop_events(&mut random, p, events),
                 Augmentation::Noise(per_ms) => noise(&mut random, per_ms, sensor, events),
                 Augmentation::Tail(ms) => tail_us += (ms * 1000.0) as u64,
             }
@@ -217,15 +217,24 @@ fn generator(of: Use, place: usize) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-fn shift(random: &mut ChaCha8Rng, pixels: u16, events: &mut [Event]) {
+fn shift(random: &mut ChaCha8Rng, pixels: u16, sensor: SensorSize, events: &mut [Event]) {
     let pixels = i32::from(pixels);
     let (dx, dy) = (random.random_range(-pixels..=pixels), random.random_range(-pixels..=pixels));
-    let moved = |coordinate: u16, by: i32| match coordinate {
-        Event::OUTSIDE => Event::OUTSIDE,
-        _ => u16::try_from(i32::from(coordinate) + by).unwrap_or(Event::OUTSIDE),
+    let moved = |coordinate: u16, by: i32| {
+        u16::try_from(i32::from(coordinate) + by).unwrap_or(Event::OUTSIDE)
     };
     for event in events {
-        (event.x, event.y) = (moved(event.x, dx), moved(event.y, dy));
+        if event.x < sensor.width && event.y < sensor.height {
+            (event.x, event.y) = (moved(event.x, dx), moved(event.y, dy));
+        }
+    }
+}
+
+fn drop_events(random: &mut ChaCha8Rng, p: f64, events: &mut Vec<Event>) {
+    let first = events.first().copied();
+    events.retain(|_| !random.random_bool(p));
+    if events.is_empty() {
+        events.extend(first);
     }
 }
 

@@ -148,6 +148,18 @@ impl Windower {
         self.late_run = 0;
     }
 
+    /// Forgets the stream, keeps the memory: what follows is a stream that has not begun.
+    pub fn reset(&mut self) {
+        self.forget_open();
+        (self.start_us, self.end_us) = (0, 0);
+        self.first_of_grid = true;
+        self.losses = Losses::default();
+        self.restart = false;
+        (self.empty_run, self.late_run) = (0, 0);
+        (self.first_us, self.last_us) = (0, 0);
+        self.totals = Totals::default();
+    }
+
     /// Counts events that were lost before they came here; they are events of the stream too.
     pub fn lose(&mut self, losses: Losses) {
         self.totals.events += losses.total();

@@ -11,8 +11,18 @@ use std::{fs, io};
 /// [`GROUPS`].
 const LAYERS: &[&[&str]] = &[
     &["error", "event", "frame", "prediction"],
-    &["codec", "view", "window", "nn", "decide", "model", "session", "synth"],
-    &["ring", "engine", "telemetry", "ingest", "sink", "source", "progress", "recording"],
+    &["codec", "view", "window", "nn", "decide", "model", "session", "synth", "augment"],
+    &[
+        "ring",
+        "engine",
+        "telemetry",
+        "ingest",
+        "sink",
+        "source",
+        "progress",
+        "recording",
+        "dataset",
+    ],
     &["replay", "info", "convert", "import"],
     &["cli", "main"],
 ];
@@ -41,9 +51,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("npyz", &["sink"]),
     ("pulp", &["nn"]),
     ("quick_xml", &["codec"]),
-    ("rand", &["synth"]),
-    ("rand_chacha", &["synth"]),
-    ("rand_distr", &["synth"]),
+    ("rand", &["synth", "augment", "dataset"]),
+    ("rand_chacha", &["synth", "augment", "dataset"]),
+    ("rand_distr", &["synth", "augment"]),
     ("ringbuf", &["ring"]),
     ("xxhash_rust", &["codec"]),
     ("zip", &["nn"]),

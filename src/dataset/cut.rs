@@ -7,6 +7,9 @@ use crate::frame::Frames;
 use crate::prediction::Losses;
 use crate::window::{WindowConfig, Windower};
 
+/// Longest recording that is loaded, in windows.
+pub const MAX_WINDOWS: u64 = 100_000;
+
 /// Cuts recordings, one after another; keeps its memory.
 pub struct Cutter {
     windower: Windower,
@@ -20,30 +23,25 @@ impl Cutter {
     }
 
     /// Appends a recording's windows, and those that end in `tail_us` of silence after its last
-    /// event, to `frames`. Returns what was lost.
+    /// event, to `frames`: what a stream of these events gives. Cuts no further where there are
+    /// more than [`MAX_WINDOWS`]. Returns what was lost.
     pub fn cut(&mut self, events: &[Event], tail_us: u64, frames: &mut Frames) -> Losses {
-        let before = self.windower.totals().losses;
+        self.windower.reset();
+        let most = frames.len() + MAX_WINDOWS as usize;
         let mut taken = 0;
-        while taken < events.len() {
+        while taken < events.len() && frames.len() <= most {
             taken += self.windower.push(&events[taken..], &mut self.batch);
             self.take_batch(frames);
         }
         if let (Some(last), true) = (events.last(), tail_us > 0) {
             let until_us = last.t_us.saturating_add(tail_us);
-            while !self.windower.advance_to(until_us, &mut self.batch) {
+            while frames.len() <= most && !self.windower.advance_to(until_us, &mut self.batch) {
                 self.take_batch(frames);
             }
-            self.take_batch(frames);
         }
         self.windower.finish(&mut self.batch);
         self.take_batch(frames);
-        let after = self.windower.totals().losses;
-        Losses {
-            late: after.late - before.late,
-            outside: after.outside - before.outside,
-            overflow: after.overflow - before.overflow,
-            malformed: after.malformed - before.malformed,
-        }
+        self.windower.totals().losses
     }
 
     fn take_batch(&mut self, frames: &mut Frames) {

@@ -1,26 +1,28 @@
 //! Which files of a folder are recordings, and how they are labelled: by the folders they lie in,
 //! or by a label file.
 //!
-//! Opens no recording.
+//! Looks at names and marks; decodes nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Loading;
-use crate::codec::FORMATS;
+use super::labels::{Labels, MAX_LABEL_BYTES};
+use crate::codec::probe::PROBE_BYTES;
+use crate::codec::{FORMATS, Probe, probe};
 use crate::error::{Error, Result};
+use crate::model::MAX_LABELS;
 use crate::source::read_bounded;
 
 /// Names of label files.
 const LABEL_FILES: &[&str] = &["labels.csv", "labels.txt", "labels.tsv"];
-/// Greatest size of a label file.
-const MAX_LABEL_BYTES: u64 = 64 << 20;
 /// Most recordings of a dataset.
 const MAX_RECORDINGS: usize = 1 << 22;
-/// First words of a label file's header line.
-const HEADERS: &[&str] = &["file", "filename", "name", "path", "recording", "sample"];
+/// Folders within folders.
+const MAX_DEPTH: usize = 16;
 /// Most names that a note lists.
 const LISTED: usize = 3;
 
@@ -29,6 +31,7 @@ pub(super) struct Found {
     pub labels: Vec<String>,
     pub recordings: Vec<Recording>,
     pub notes: Vec<String>,
+    pub ignored: usize,
 }
 
 /// A labelled file.
@@ -41,197 +44,200 @@ pub(super) struct Recording {
 /// Finds all recordings, sorted by class, then by name in natural order.
 pub(super) fn find(folder: &Path, loading: &Loading) -> Result<Found> {
     if !folder.is_dir() {
-        let there = if folder.exists() { "is no folder" } else { "does not exist" };
-        return Err(Error::Io {
-            what: format!(
-                "{} {there}: name a folder of class folders (cl/, di/, …), or one with a \
-                 labels.csv",
-                folder.display()
-            ),
-            source: std::io::ErrorKind::NotFound.into(),
-        });
+        let there = if folder.exists() { "it is no folder" } else { "there is no such folder" };
+        return Err(refused(
+            folder,
+            format!("{there}: name one of class folders (cl/, di/, …), or with a labels.csv"),
+        ));
     }
-    let mut notes = Vec::new();
+    let mut search = Search { folder, loading, notes: Vec::new(), ignored: 0, found: 0 };
     let list = LABEL_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     let by_label = match list {
-        Some(list) => by_label_file(folder, &list, loading, &mut notes)?,
-        None => by_folders(folder, loading)?,
+        Some(list) => search.by_label_file(&list)?,
+        None => search.by_folders()?,
     };
-    let mut labels: Vec<String> = by_label.keys().cloned().collect();
-    labels.sort_by(|one, other| natural(one, other));
-    if let Some(known) = &loading.labels {
-        if let Some(strange) = labels.iter().find(|label| !known.contains(label)) {
-            return Err(Error::Mismatch(format!(
-                "{}: the class '{strange}' is none of the model's: {}",
-                folder.display(),
-                known.join(", ")
-            )));
-        }
-        labels = known.clone();
-    }
-    let class = |label: &String| labels.iter().position(|known| known == label);
+    let Search { notes, ignored, .. } = search;
+    let labels = settle_labels(folder, loading, &by_label)?;
     let mut recordings = Vec::new();
-    for (label, files) in &by_label {
-        let Some(class) = class(label) else { continue };
-        let of = |(name, path): &(String, PathBuf)| Recording {
-            path: path.clone(),
-            name: name.clone(),
-            class,
-        };
-        recordings.extend(files.iter().map(of));
+    for (class, label) in labels.iter().enumerate() {
+        let files = by_label.get(label).into_iter().flatten().cloned();
+        recordings.extend(files.map(|(name, path)| Recording { path, name, class }));
     }
     recordings.sort_by(|a, b| a.class.cmp(&b.class).then_with(|| natural(&a.name, &b.name)));
-    if recordings.len() > MAX_RECORDINGS {
-        return Err(Error::Mismatch(format!(
-            "{}: {} recordings, of at most {MAX_RECORDINGS}",
-            folder.display(),
-            recordings.len()
-        )));
-    }
-    if loading.labels.is_none() && labels.len() < 2 {
-        return Err(Error::Mismatch(format!(
-            "{}: {}; training needs two classes at least: put the recordings into a folder for \
-             each class, or write a labels.csv",
-            folder.display(),
-            match labels.first() {
-                Some(label) => format!("there is one class only, '{label}'"),
-                None => "there are no recordings".to_owned(),
-            }
-        )));
-    }
-    Ok(Found { labels, recordings, notes })
+    Ok(Found { labels, recordings, notes, ignored })
 }
 
+/// By label, names below the dataset's folder and paths.
 type Labelled = BTreeMap<String, Vec<(String, PathBuf)>>;
 
-fn by_folders(folder: &Path, loading: &Loading) -> Result<Labelled> {
-    let mut labelled = Labelled::new();
-    for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let Some(label) = file_name(&class).filter(|name| !name.starts_with('.')) else { continue };
-        let mut files = Vec::new();
-        walk(&class, &label, loading, &mut files)?;
-        if files.is_empty() {
-            return Err(Error::Mismatch(format!(
-                "{}: the class folder holds no recording; remove it, or put recordings there",
-                class.display()
-            )));
-        }
-        labelled.insert(label, files);
-    }
-    Ok(labelled)
-}
-
-/// All recordings below a folder, with their names below the dataset's.
-fn walk(
-    folder: &Path,
-    name: &str,
-    loading: &Loading,
-    files: &mut Vec<(String, PathBuf)>,
-) -> Result<()> {
-    for path in entries(folder)? {
-        let Some(own) = file_name(&path).filter(|own| !own.starts_with('.')) else { continue };
-        let name = if name.is_empty() { own } else { format!("{name}/{own}") };
-        if path.is_dir() {
-            walk(&path, &name, loading, files)?;
-        } else if is_recording(&path, loading) {
-            files.push((name, path));
-        }
-    }
-    Ok(())
-}
-
-fn by_label_file(
-    folder: &Path,
-    list: &Path,
-    loading: &Loading,
-    notes: &mut Vec<String>,
-) -> Result<Labelled> {
-    let bytes = read_bounded(list, MAX_LABEL_BYTES)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut files = Vec::new();
-    walk(folder, "", loading, &mut files)?;
-    files.retain(|(_, path)| path != list);
-    // by full name, and by name without its extension where only one file has it
-    let mut by_name: BTreeMap<&str, Option<usize>> = BTreeMap::new();
-    for (k, (name, _)) in files.iter().enumerate() {
-        by_name.insert(name, Some(k));
-        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-        by_name
-            .entry(stem)
-            .and_modify(|place| *place = place.filter(|p| *p == k))
-            .or_insert(Some(k));
-    }
-    let mut labelled = Labelled::new();
-    let mut used = vec![false; files.len()];
-    let mut missing = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let mut fields = line.split([',', '\t', ';', ' ']).map(str::trim).filter(|f| !f.is_empty());
-        let (Some(name), Some(label)) = (fields.next(), fields.next()) else {
-            return Err(Error::Mismatch(format!(
-                "{}: line {} is '{line}', expected a recording's name and its class, as \
-                 heart_1.aedat,he",
-                list.display(),
-                n + 1
-            )));
-        };
-        match by_name.get(name) {
-            Some(Some(k)) if !used[*k] => {
-                used[*k] = true;
-                labelled.entry(label.to_owned()).or_default().push(files[*k].clone());
+/// The model's labels, or those that were found, in natural order.
+fn settle_labels(folder: &Path, loading: &Loading, found: &Labelled) -> Result<Vec<String>> {
+    let mut labels: Vec<String> = found.keys().cloned().collect();
+    labels.sort_by(|one, other| natural(one, other));
+    let what = match (labels.as_slice(), &loading.labels) {
+        ([], _) => "there are no labelled recordings: put them into a folder for each class, or \
+                    write a labels.csv of names and classes"
+            .to_owned(),
+        (_, Some(known)) => match labels.iter().find(|label| !known.contains(label)) {
+            None => return Ok(known.clone()),
+            Some(strange) => {
+                format!("the class '{strange}' is none of the model's: {}", known.join(", "))
             }
-            Some(Some(_)) => {
-                return Err(Error::Mismatch(format!(
-                    "{}: line {}: '{name}' is labelled twice",
-                    list.display(),
-                    n + 1
-                )));
-            }
-            _ if missing.is_empty() && labelled.is_empty() && is_header(name) => (),
-            _ => missing.push(name.to_owned()),
+        },
+        ([only], None) => {
+            format!("there is one class only, '{only}': training takes two at least")
         }
-    }
-    let idle = files.iter().zip(&used).filter(|(_, used)| !**used);
-    let idle: Vec<String> = idle.map(|((name, _), _)| name.clone()).collect();
-    note_names(list, "labels without a recording", &missing, loading, notes)?;
-    note_names(list, "recordings without a label", &idle, loading, notes)?;
-    Ok(labelled)
-}
-
-fn is_header(name: &str) -> bool {
-    HEADERS.contains(&name.to_ascii_lowercase().as_str())
-}
-
-fn note_names(
-    list: &Path,
-    what: &str,
-    names: &[String],
-    loading: &Loading,
-    notes: &mut Vec<String>,
-) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let listed = names[..names.len().min(LISTED)].join(", ");
-    let more = if names.len() > LISTED { ", …" } else { "" };
-    let note = format!("{}: {} {what}: {listed}{more}", list.display(), names.len());
-    if loading.strict {
-        return Err(Error::Mismatch(note));
-    }
-    notes.push(note);
-    Ok(())
-}
-
-fn is_recording(path: &Path, loading: &Loading) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    let known = |own: &str| {
-        let all = loading.format.map_or(FORMATS, std::slice::from_ref);
-        all.iter().any(|format| format.extensions.contains(&own))
+        (_, None) if labels.len() > MAX_LABELS => {
+            format!("there are {} classes, of at most {MAX_LABELS}", labels.len())
+        }
+        _ => return Ok(labels),
     };
-    extension.is_some_and(|own| known(&own))
+    Err(refused(folder, what))
+}
+
+struct Search<'a> {
+    folder: &'a Path,
+    loading: &'a Loading,
+    notes: Vec<String>,
+    ignored: usize,
+    found: usize,
+}
+
+impl Search<'_> {
+    fn by_folders(&mut self) -> Result<Labelled> {
+        let (mut labelled, mut loose) = (Labelled::new(), Vec::new());
+        for class in entries(self.folder)? {
+            let label = file_name(&class);
+            if !class.is_dir() {
+                self.take(class, label, &mut loose)?;
+                continue;
+            }
+            if label.starts_with('.') {
+                continue;
+            }
+            let mut files = Vec::new();
+            self.walk(&class, &label, 1, &mut files)?;
+            if files.is_empty() {
+                let what = "the class folder holds no recording: put some there, or remove it";
+                return Err(refused(&class, what.to_owned()));
+            }
+            labelled.insert(label, files);
+        }
+        let loose: Vec<_> = loose.into_iter().map(|(name, _)| name).collect();
+        self.note(self.folder, "recordings lie in no class folder", loose)?;
+        Ok(labelled)
+    }
+
+    fn by_label_file(&mut self, list: &Path) -> Result<Labelled> {
+        let bytes =
+            read_bounded(list, MAX_LABEL_BYTES).map_err(|e| refused(list, e.to_string()))?;
+        let mut files = Vec::new();
+        self.walk(self.folder, "", 0, &mut files)?;
+        let labels = Labels::read(&String::from_utf8_lossy(&bytes), &files);
+        let labels = labels.map_err(|what| refused(list, what))?;
+        let mut labelled = Labelled::new();
+        let mut unlabelled = Vec::new();
+        for (file, label) in files.into_iter().zip(labels.of_files) {
+            match label {
+                Some(label) => labelled.entry(label).or_default().push(file),
+                None => unlabelled.push(file.0),
+            }
+        }
+        self.note(list, "labels have no recording", labels.without_file)?;
+        self.note(list, "recordings have no label", unlabelled)?;
+        Ok(labelled)
+    }
+
+    /// All recordings below a folder, with their names below the dataset's.
+    fn walk(
+        &mut self,
+        folder: &Path,
+        name: &str,
+        depth: usize,
+        files: &mut Vec<(String, PathBuf)>,
+    ) -> Result<()> {
+        if depth > MAX_DEPTH {
+            let what = format!("folders lie {MAX_DEPTH} deep: does a link lead back?");
+            return Err(refused(folder, what));
+        }
+        for path in entries(folder)? {
+            let own = file_name(&path);
+            let name = if name.is_empty() { own.clone() } else { format!("{name}/{own}") };
+            if !path.is_dir() {
+                self.take(path, name, files)?;
+            } else if !own.starts_with('.') {
+                self.walk(&path, &name, depth + 1, files)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the file where it is a recording; else counts it.
+    fn take(
+        &mut self,
+        path: PathBuf,
+        name: String,
+        files: &mut Vec<(String, PathBuf)>,
+    ) -> Result<()> {
+        if !is_recording(&path, self.loading) {
+            self.ignored += usize::from(!LABEL_FILES.contains(&name.as_str()));
+            return Ok(());
+        }
+        self.found += 1;
+        if self.found > MAX_RECORDINGS {
+            let what = format!("there are more than {MAX_RECORDINGS} recordings");
+            return Err(refused(self.folder, what));
+        }
+        files.push((name, path));
+        Ok(())
+    }
+
+    /// A note on these names, where there are any; an error where the user wants it strict.
+    fn note(&mut self, path: &Path, what: &str, mut names: Vec<String>) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.sort_by(|one, other| natural(one, other));
+        let listed = names[..names.len().min(LISTED)].join(", ");
+        let more = if names.len() > LISTED { ", …" } else { "" };
+        let note = format!("{} {what} and are left out: {listed}{more}", names.len());
+        if self.loading.strict {
+            return Err(refused(path, note));
+        }
+        self.notes.push(format!("{}: {note}", path.display()));
+        Ok(())
+    }
+}
+
+fn refused(path: &Path, what: String) -> Error {
+    Error::Mismatch(format!("{}: {what}", path.display()))
+}
+
+/// Whether the name has a recording's extension or the bytes a recording's mark. Tables are `.csv`
+/// too, so of those only what reads as events.
+fn is_recording(path: &Path, loading: &Loading) -> bool {
+    if file_name(path).starts_with('.') || !path.is_file() {
+        return false;
+    }
+    let own = path.extension().map(|own| own.to_string_lossy().to_ascii_lowercase());
+    let named = |own: &str| {
+        let formats = loading.format.map_or(FORMATS, std::slice::from_ref);
+        formats.iter().any(|format| format.extensions.contains(&own))
+    };
+    match own.as_deref() {
+        Some("csv") => is_marked(path),
+        Some(own) if named(own) => true,
+        _ => is_marked(path),
+    }
+}
+
+/// A file that cannot be opened has no mark.
+fn is_marked(path: &Path) -> bool {
+    let mut prefix = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(PROBE_BYTES as u64).read_to_end(&mut prefix).map(drop));
+    let name = file_name(path);
+    read.is_ok() && matches!(probe(&prefix, Some(&name), true), Probe::Format(_))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -241,8 +247,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }
 
-fn file_name(path: &Path) -> Option<String> {
-    path.file_name().map(|name| name.to_string_lossy().into_owned())
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Order of names in which runs of digits count as numbers.

@@ -2,12 +2,15 @@
 //!
 //! Knows samples, classes and times; no frames.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::find::natural;
 use super::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::source::read_bounded;
@@ -42,11 +45,13 @@ pub struct Fold {
 
 impl Split {
     /// Shares recordings out. With `by_time`, recordings of a class that overlap in absolute time,
-    /// directly or through others, stay on one side: on the side of the group's first recording
-    /// for [`Split::First`].
+    /// directly or through others, stay on one side; for [`Split::First`] on the side of the first
+    /// of them, so that more than so many may be trained on, but none is kept out that overlaps
+    /// one of those. A table is taken as it is.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where a side would be empty, or a table does not fit the dataset.
+    /// [`Error::Mismatch`] where a side would be empty, a class would not be trained on, or a
+    /// table does not fit the dataset.
     pub fn folds(&self, dataset: &Dataset, by_time: bool, seed: u64) -> Result<Vec<Fold>> {
         let samples = &dataset.samples;
         let groups = if by_time { groups(samples) } else { (0..samples.len()).collect() };
@@ -59,29 +64,38 @@ impl Split {
             Split::Folds(n) => deal(samples, &groups, *n, seed)?,
             Split::Table(path, column) => table(samples, path, column)?,
         };
-        for fold in &folds {
-            for (side, places) in [("trained on", &fold.train), ("kept out", &fold.test)] {
-                if places.is_empty() {
-                    return Err(Error::Mismatch(format!(
-                        "the split leaves no recording to be {side}{}",
-                        if fold.name.is_empty() {
-                            String::new()
-                        } else {
-                            format!(" in fold {}", fold.name)
-                        }
-                    )));
-                }
-            }
-            if let Some(label) = dataset.labels.iter().enumerate().find_map(|(class, label)| {
-                let has = fold.train.iter().any(|k| samples[*k].class == class);
-                (!has).then_some(label)
-            }) {
-                return Err(Error::Mismatch(format!(
-                    "the split leaves no recording of class '{label}' to be trained on"
-                )));
-            }
-        }
+        folds.iter().try_for_each(|fold| fold.check(dataset))?;
         Ok(folds)
+    }
+}
+
+impl Fold {
+    fn check(&self, dataset: &Dataset) -> Result<()> {
+        let of = match self.name.as_str() {
+            "" => String::new(),
+            name => format!(" in fold {name}"),
+        };
+        let classes = |places: &[usize]| {
+            let mut has = vec![false; dataset.labels.len()];
+            places.iter().for_each(|k| has[dataset.samples[*k].class] = true);
+            has
+        };
+        let (trained, kept_out) = (classes(&self.train), classes(&self.test));
+        let untrained = (0..trained.len()).find(|class| !trained[*class] && kept_out[*class]);
+        let what = if self.test.is_empty() {
+            format!(
+                "the split leaves no recording to be kept out{of}: all {} are trained on",
+                self.train.len()
+            )
+        } else if self.train.is_empty() {
+            format!("the split leaves no recording to be trained on{of}")
+        } else if let Some(class) = untrained {
+            let label = &dataset.labels[class];
+            format!("the split leaves no recording of class '{label}' to be trained on{of}")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Mismatch(what))
     }
 }
 
@@ -113,7 +127,7 @@ pub fn groups(samples: &[Sample]) -> Vec<usize> {
 }
 
 fn first(samples: &[Sample], groups: &[usize], n: usize) -> Fold {
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     let mut trained = vec![false; samples.len()];
     for (k, sample) in samples.iter().enumerate() {
         let place = seen.entry(sample.class).or_insert(0);
@@ -127,72 +141,74 @@ fn first(samples: &[Sample], groups: &[usize], n: usize) -> Fold {
 /// Groups are dealt class by class, the largest first, each to the fold that has fewest
 /// recordings of the class, then fewest of all.
 fn deal(samples: &[Sample], groups: &[usize], n: usize, seed: u64) -> Result<Vec<Fold>> {
-    let mut firsts: Vec<usize> = groups.to_vec();
-    firsts.sort_unstable();
-    firsts.dedup();
-    if n < 2 || n > firsts.len() {
+    let mut sizes = vec![0; samples.len()];
+    groups.iter().for_each(|group| sizes[*group] += 1);
+    let mut dealt: Vec<usize> = (0..samples.len()).filter(|group| sizes[*group] > 0).collect();
+    if n < 2 || n > dealt.len() {
+        let most = dealt.len();
         return Err(Error::Mismatch(format!(
-            "--folds {n}: 2 to {} folds are possible with these recordings",
-            firsts.len()
+            "--folds {n}: from 2 to {most} are possible, of {} recordings in {most} groups",
+            samples.len()
         )));
     }
-    firsts.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let size = |first: usize| groups.iter().filter(|g| **g == first).count();
-    firsts.sort_by_key(|first| (samples[*first].class, std::cmp::Reverse(size(*first))));
+    dealt.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    dealt.sort_by_key(|group| (samples[*group].class, Reverse(sizes[*group])));
     let mut fold_of = vec![0; samples.len()];
-    let mut sums = vec![0usize; n];
-    let mut of_class = vec![0usize; n];
+    let (mut of_all, mut of_class) = (vec![0; n], vec![0; n]);
     let mut class = None;
-    for first in firsts {
-        if class != Some(samples[first].class) {
-            class = Some(samples[first].class);
+    for group in dealt {
+        if class.replace(samples[group].class) != Some(samples[group].class) {
             of_class.fill(0);
         }
-        let fold = (0..n).min_by_key(|fold| (of_class[*fold], sums[*fold])).unwrap_or(0);
-        of_class[fold] += size(first);
-        sums[fold] += size(first);
-        let members = (0..samples.len()).filter(|k| groups[*k] == first);
-        members.for_each(|k| fold_of[k] = fold);
+        let fold = (0..n).min_by_key(|fold| (of_class[*fold], of_all[*fold])).unwrap_or(0);
+        of_class[fold] += sizes[group];
+        of_all[fold] += sizes[group];
+        fold_of[group] = fold;
     }
     let fold = |fold: usize| {
-        let (test, train) = (0..samples.len()).partition(|k| fold_of[*k] == fold);
+        let (test, train) = (0..samples.len()).partition(|k| fold_of[groups[*k]] == fold);
         Fold { name: fold.to_string(), train, test }
     };
     Ok((0..n).map(fold).collect())
 }
 
 fn table(samples: &[Sample], path: &Path, column: &str) -> Result<Vec<Fold>> {
-    let bytes = read_bounded(path, MAX_TABLE_BYTES)?;
+    let refused = |what: String| Error::Mismatch(format!("{}: {what}", path.display()));
+    let bytes = read_bounded(path, MAX_TABLE_BYTES).map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let refuse = |what: String| Err(Error::Mismatch(format!("{}: {what}", path.display())));
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split(',').map(str::trim).collect();
-    let place = |name: &str| header.iter().position(|own| *own == name);
-    let (Some(file_at), Some(at)) = (place("file"), place(column)) else {
-        let lacking = if place("file").is_none() { "file" } else { column };
-        return refuse(format!("it has no column '{lacking}', but {}", header.join(", ")));
+    let place = |name: &str| {
+        let place = header.iter().position(|own| *own == name);
+        place.ok_or_else(|| {
+            refused(format!("there is no column '{name}'; there are {}", header.join(", ")))
+        })
     };
-    let mut values: Vec<Option<&str>> = vec![None; samples.len()];
+    let (file_at, value_at) = (place("file")?, place(column)?);
+    let mut of_file = BTreeMap::new();
     for line in lines {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let (Some(file), Some(value)) = (fields.get(file_at), fields.get(at)) else { continue };
-        if let Some(k) = samples.iter().position(|sample| sample.name == *file) {
-            values[k] = Some(value);
+        let (Some(file), Some(value)) = (fields.get(file_at), fields.get(value_at)) else {
+            continue;
+        };
+        if of_file.insert(*file, *value).is_some_and(|other| other != *value) {
+            return Err(refused(format!("{file} stands there twice, with different folds")));
         }
     }
-    if let Some(k) = values.iter().position(Option::is_none) {
-        return refuse(format!("it does not name the recording {}", samples[k].name));
-    }
-    let values: Vec<&str> = values.into_iter().flatten().collect();
-    let split = |name: &str, kept_out: &dyn Fn(&str) -> bool| {
-        let (test, train) = (0..values.len()).partition(|k| kept_out(values[*k]));
+    let value = |sample: &Sample| {
+        let value = of_file.get(sample.name.as_str()).copied().filter(|value| !value.is_empty());
+        value.ok_or_else(|| refused(format!("there is no '{column}' for {}", sample.name)))
+    };
+    let values = samples.iter().map(value).collect::<Result<Vec<&str>>>()?;
+    let fold = |name: &str, kept_out: &str| {
+        let (test, train) = (0..values.len()).partition(|k| values[*k] == kept_out);
         Fold { name: name.to_owned(), train, test }
     };
     if values.iter().all(|value| ["train", "test"].contains(value)) {
-        return Ok(vec![split("", &|value| value == "test")]);
+        return Ok(vec![fold("", "test")]);
     }
     let mut names = values.clone();
-    names.sort_by(|a, b| super::find::natural(a, b));
+    names.sort_by(|one, other| natural(one, other));
     names.dedup();
-    Ok(names.iter().map(|name| split(name, &|value| value == *name)).collect())
+    Ok(names.iter().map(|name| fold(name, name)).collect())
 }
