@@ -4,7 +4,7 @@
 
 use plotters::prelude::*;
 
-use super::{INK, PALETTE, centred, picture, shortened};
+use super::{INK, PALETTE, WIDTH, centred, picture, shortened};
 use crate::error::Result;
 
 /// Side of a cell.
@@ -23,27 +23,32 @@ const MAX_LABEL: usize = 9;
 pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> Result<String> {
     let (rows, columns) = (labels.len() as i32, labels.len() as i32 + 1);
     let size = (LEFT + columns * CELL + 24, TOP + rows * CELL + 52);
-    picture((size.0.max(420) as u32, size.1 as u32), |area| {
-        let middle = LEFT + columns * CELL / 2;
-        area.draw(&Text::new(title.to_owned(), (size.0.max(420) / 2, 18), centred(18, &INK)))?;
+    let indent = (WIDTH as i32 - size.0).max(0) / 2;
+    picture((size.0.max(WIDTH as i32) as u32, size.1 as u32), |area| {
+        let middle = indent + LEFT + columns * CELL / 2;
+        area.draw(&Text::new(
+            title.to_owned(),
+            (size.0.max(WIDTH as i32) / 2, 18),
+            centred(18, &INK),
+        ))?;
         area.draw(&Text::new("read as", (middle, 48), centred(14, &INK)))?;
         let turned = centred(14, &INK).transform(FontTransform::Rotate270);
-        area.draw(&Text::new("true class", (18, TOP + rows * CELL / 2), turned))?;
+        area.draw(&Text::new("true class", (indent + 18, TOP + rows * CELL / 2), turned))?;
         let names = labels.iter().map(String::as_str).chain(["unknown"]);
         for (column, name) in names.enumerate() {
-            let x = LEFT + column as i32 * CELL + CELL / 2;
+            let x = indent + LEFT + column as i32 * CELL + CELL / 2;
             area.draw(&Text::new(shortened(name, MAX_LABEL), (x, TOP - 16), centred(12, &INK)))?;
         }
         for (row, (label, counts)) in labels.iter().zip(counts).enumerate() {
             let y = TOP + row as i32 * CELL;
             area.draw(&Text::new(
                 shortened(label, MAX_LABEL),
-                (LEFT - 44, y + CELL / 2),
+                (indent + LEFT - 44, y + CELL / 2),
                 centred(13, &INK),
             ))?;
             let all = counts.iter().sum::<u64>().max(1) as f64;
             for (column, count) in counts.iter().enumerate() {
-                let x = LEFT + column as i32 * CELL;
+                let x = indent + LEFT + column as i32 * CELL;
                 let share = *count as f64 / all;
                 let corners = [(x, y), (x + CELL - 2, y + CELL - 2)];
                 area.draw(&Rectangle::new(corners, PALETTE[0].mix(0.06 + 0.94 * share).filled()))?;
@@ -53,7 +58,7 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> Result<
             }
         }
         let foot = "number of recordings; the darker, the greater the share of the row";
-        let at = (size.0.max(420) / 2, TOP + rows * CELL + 24);
+        let at = (size.0.max(WIDTH as i32) / 2, TOP + rows * CELL + 24);
         area.draw(&Text::new(foot, at, centred(12, &INK)))?;
         Ok(())
     })
