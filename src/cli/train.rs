@@ -48,6 +48,9 @@ pub struct TrainArgs {
     learning: LearningArgs,
     #[command(flatten)]
     split: SplitArgs,
+    /// Another folder of recordings, all trained on, whatever the split
+    #[arg(long, value_name = "DATA")]
+    also: Option<PathBuf>,
     /// Another folder of recordings, all kept out
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
@@ -182,6 +185,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     loading.keep_events = !recipe.augment.is_empty();
     let training = Training {
         data: args.data.clone(),
+        also: args.also.clone(),
         validation: args.val.clone(),
         loading,
         recipe,

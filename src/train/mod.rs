@@ -44,6 +44,8 @@ pub enum Keep {
 pub struct Training {
     /// Folder of labelled recordings.
     pub data: PathBuf,
+    /// Another folder, all of it trained on, whatever the split.
+    pub also: Option<PathBuf>,
     /// Another folder, all of it kept out.
     pub validation: Option<PathBuf>,
     /// How both are read.
@@ -107,7 +109,9 @@ pub struct Trained {
 pub struct Outcome {
     /// The recordings.
     pub dataset: Dataset,
-    /// Those of `validation`.
+    /// Those of [`Training::also`].
+    pub also: Option<Dataset>,
+    /// Those of [`Training::validation`].
     pub validation: Option<Dataset>,
     /// The folds' trainings, where there are several: cross-validation. Their models are not kept.
     pub folds: Vec<Trained>,
@@ -126,17 +130,23 @@ pub struct Outcome {
 pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Result<Outcome> {
     training.recipe.check()?;
     let dataset = load(&training.data, &training.loading, tell)?;
-    let validation = match &training.validation {
-        None => None,
-        Some(folder) => {
-            let labels = Some(dataset.labels.clone());
-            let sensor = Some(dataset.sensor);
-            let loading = Loading { labels, sensor, ..training.loading.clone() };
-            Some(load(folder, &loading, tell)?)
-        }
+    let like_it = Loading {
+        labels: Some(dataset.labels.clone()),
+        sensor: Some(dataset.sensor),
+        ..training.loading.clone()
     };
+    let mut more = |folder: &Option<PathBuf>| {
+        folder.as_ref().map(|folder| load(folder, &like_it, tell)).transpose()
+    };
+    let (also, validation) = (more(&training.also)?, more(&training.validation)?);
     let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
-    let run = Run { training, dataset: &dataset, validation: validation.as_ref(), stop };
+    let run = Run {
+        training,
+        dataset: &dataset,
+        also: also.as_ref(),
+        validation: validation.as_ref(),
+        stop,
+    };
     let (crossed, last) = run.choose(folds)?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
@@ -151,7 +161,7 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
         // A checkpoint of a finished training is of no use; there may be none.
         let _ = std::fs::remove_file(checkpoint_path(&training.out));
     }
-    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, validation })
+    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, also, validation })
 }
 
 /// Where a training's checkpoint lies.
@@ -184,6 +194,7 @@ fn load(folder: &Path, loading: &Loading, tell: &mut Tell<'_>) -> Result<Dataset
 struct Run<'a> {
     training: &'a Training,
     dataset: &'a Dataset,
+    also: Option<&'a Dataset>,
     validation: Option<&'a Dataset>,
     stop: &'a AtomicBool,
 }
@@ -228,11 +239,12 @@ impl Run<'_> {
         checkpoint: Option<&Path>,
         tell: &mut Tell<'_>,
     ) -> Result<Trained> {
-        let Run { training, dataset, validation, stop } = self;
+        let Run { training, dataset, also, validation, stop } = self;
         let pick = |places: &[usize]| -> Vec<&Sample> {
             places.iter().map(|k| &dataset.samples[*k]).collect()
         };
-        let samples = pick(&fold.train);
+        let mut samples = pick(&fold.train);
+        samples.extend(also.iter().flat_map(|dataset| &dataset.samples));
         let mut held_out = pick(&fold.test);
         held_out.extend(validation.iter().flat_map(|dataset| &dataset.samples));
         let mut trainer = self.begin()?;

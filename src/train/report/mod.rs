@@ -142,21 +142,22 @@ fn report(
     command: &str,
     scored: &[&Sample],
 ) -> Result<Report> {
-    let Outcome { dataset, validation, folds, trained, fold } = outcome;
+    let Outcome { dataset, also, validation, folds, trained, fold } = outcome;
     let labels = &dataset.labels;
     let of_class = |places: &[usize], class: usize| {
         places.iter().filter(|k| dataset.samples[**k].class == class).count()
     };
-    let other = |class: usize| {
-        let samples = validation.iter().flat_map(|dataset| &dataset.samples);
+    let others = |dataset: Option<&Dataset>, class: usize| {
+        let samples = dataset.iter().flat_map(|dataset| &dataset.samples);
         samples.filter(|sample| sample.class == class).count()
     };
     let classes = labels.iter().enumerate().map(|(class, label)| {
-        let kept_out = of_class(&fold.test, class) + other(class);
-        (label.clone(), of_class(&fold.train, class), kept_out)
+        let trained_on = of_class(&fold.train, class) + others(also.as_ref(), class);
+        let kept_out = of_class(&fold.test, class) + others(validation.as_ref(), class);
+        (label.clone(), trained_on, kept_out)
     });
     let datasets: Vec<&Dataset> =
-        [Some(dataset), validation.as_ref()].into_iter().flatten().collect();
+        [Some(dataset), also.as_ref(), validation.as_ref()].into_iter().flatten().collect();
     let kept = match training.keep {
         Keep::Last => format!("after epoch {}, the last", trained.epoch),
         Keep::Best => format!(
