@@ -185,6 +185,17 @@ fn spikes_apart_are_marks_apart() {
 }
 
 #[test]
+fn epochs_are_ticked_as_whole_numbers() {
+    for n in [1, 2, 3, 10, 100] {
+        let points = (1..=n).map(|epoch| (f64::from(epoch), 0.5)).collect();
+        let axes = Axes { x: "epoch", y_range: Some((0.0, 105.0)), ..AXES };
+        let ticks = texts(&plot::lines(&axes, &[Series::new("loss", points)]).unwrap());
+        assert!(ticks.contains(&"1".to_owned()) || n > 10, "{n} epochs: {ticks:?}");
+        assert!(!ticks.iter().any(|tick| tick.contains('.')), "{n} epochs: {ticks:?}");
+    }
+}
+
+#[test]
 fn one_value_or_none_is_drawn_too() {
     let [one, none] = [vec![(1.0, 3.0)], vec![]].map(|points| {
         let svg = plot::lines(&AXES, &[Series::new("v", points)]).unwrap();

@@ -176,6 +176,8 @@ fn chart<'a, 'b>(
     axes: &Axes<'_>,
     mesh: RGBColor,
 ) -> std::result::Result<Chart<'a, 'b>, Failure<'b>> {
+    // no more than the whole numbers there are: nobody counts 1.2 epochs
+    let ticks = (x.end - x.start).ceil().clamp(1.0, 10.0) as usize + 1;
     let mut chart = ChartBuilder::on(area)
         .margin_right(18)
         .margin_bottom(8)
@@ -190,6 +192,7 @@ fn chart<'a, 'b>(
         .axis_style(INK)
         .label_style(("sans-serif", 13, &INK))
         .axis_desc_style(("sans-serif", 14, &INK))
+        .x_labels(ticks)
         .x_desc(axes.x)
         .y_desc(axes.y)
         .x_label_formatter(&|x| tick(*x))
