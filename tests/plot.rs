@@ -224,7 +224,7 @@ proptest! {
         let dots = vec![Dot { x: 1, y: 2, on: 1, off: 0 }];
         let slices = [Slice { span_ms: (0.0, 1.0), dots }];
         prop_assert!(has(&plot::event_grid(&name, (4, 4), &slices).unwrap()));
-        texts(&plot::confusion(&name, &[name.clone()], &[vec![1, 2]]).unwrap());
+        texts(&plot::confusion(&name, std::slice::from_ref(&name), &[vec![1, 2]]).unwrap());
     }
 }
 
