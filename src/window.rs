@@ -207,27 +207,9 @@ impl Windower {
 
     /// Counts the leading events that lie in the open window, at least one.
     fn count_run(&mut self, events: &[Event]) -> usize {
-        let WindowConfig { sensor, window_us, .. } = self.config;
-        let start_us = self.start_us;
-        let (counts, touched) = (&mut *self.counts, &mut *self.touched);
-        let (mut lost, mut saturated, mut last_us) = (0, 0, self.last_us);
-        let mut taken = 0;
-        for event in events {
-            if event.t_us.wrapping_sub(start_us) >= window_us {
-                break;
-            }
-            taken += 1;
-            last_us = last_us.max(event.t_us);
-            let Some(address) = sensor.address(event).map(|address| address as usize) else {
-                lost += 1;
-                continue;
-            };
-            let full = counts[address] == u16::MAX;
-            counts[address] += u16::from(!full);
-            saturated += u64::from(full);
-            touched[address / 64] |= 1 << (address % 64);
-        }
-        self.last_us = last_us;
+        let may_saturate = self.events as usize + events.len() > usize::from(u16::MAX);
+        let Run { taken, lost, saturated } =
+            if may_saturate { self.count::<true>(events) } else { self.count::<false>(events) };
         self.late_run = 0;
         let inside = taken as u64 - lost - saturated;
         self.events = self.events.saturating_add(inside as u32);
@@ -236,6 +218,35 @@ impl Windower {
             self.count_lost(Losses { outside: lost, overflow: saturated, ..Losses::default() });
         }
         taken
+    }
+
+    /// Counts each of them at its address and marks the address. Whether a count is at its
+    /// greatest is looked at only where it may be: the loop is the hottest of all ingest.
+    #[inline(always)]
+    fn count<const MAY_SATURATE: bool>(&mut self, events: &[Event]) -> Run {
+        let WindowConfig { sensor, window_us, .. } = self.config;
+        let (start_us, mut last_us) = (self.start_us, self.last_us);
+        let (counts, touched) = (&mut *self.counts, &mut *self.touched);
+        let mut run = Run { taken: events.len(), lost: 0, saturated: 0 };
+        for (k, event) in events.iter().enumerate() {
+            if event.t_us.wrapping_sub(start_us) >= window_us {
+                run.taken = k;
+                break;
+            }
+            last_us = last_us.max(event.t_us);
+            let Some(address) = sensor.address(event).map(|address| address as usize) else {
+                run.lost += 1;
+                continue;
+            };
+            if MAY_SATURATE && counts[address] == u16::MAX {
+                run.saturated += 1;
+                continue;
+            }
+            counts[address] = counts[address].wrapping_add(1);
+            touched[address / 64] |= 1 << (address % 64);
+        }
+        self.last_us = last_us;
+        run
     }
 
     /// Closes windows until `t_us` lies in the open one. Says whether that was reached before
@@ -279,6 +290,13 @@ impl Windower {
         }
         self.events = 0;
     }
+}
+
+/// Events that were counted, or could not be.
+struct Run {
+    taken: usize,
+    lost: u64,
+    saturated: u64,
 }
 
 /// Set bits of `touched`, ascending, which are cleared; `active` is as long as all of them and
