@@ -277,6 +277,19 @@ fn wrong_use_is_said_in_one_line() {
     assert!(!Path::new(out).exists());
 }
 
+/// As its card says. Takes minutes: `cargo test --release --test training -- --ignored`.
+#[test]
+#[ignore = "makes and trains on 2000 recordings; run it when the generator or the training changes"]
+fn the_shipped_model_is_made_by_its_cards_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pips, out) = (folder.path().join("pips"), folder.path().join("poker.safetensors"));
+    check(&["synth", "-q", "--out", text(&pips), "--per-class", "500", "--seed", "11"], 0);
+    let recipe = ["--epochs", "20", "--augment", "shift:1,hflip", "--loss", "mix:0.9"];
+    check(&[&["train", "-q", text(&pips), "--out", text(&out)], &recipe[..]].concat(), 0);
+    let shipped = std::fs::read("models/poker.safetensors").unwrap();
+    assert!(std::fs::read(out).unwrap() == shipped, "another model");
+}
+
 /// The loss overflows at such a rate.
 #[test]
 fn a_training_that_diverges_says_what_to_try() {
