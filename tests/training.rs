@@ -363,3 +363,24 @@ fn an_interruption_saves_everything() {
     check(&["info", text(&out)], 0);
     assert!(folder.path().join("M.resume").is_file());
 }
+
+#[test]
+fn the_report_tells_what_the_network_does_before_and_after() {
+    let folder = pips(3);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M.safetensors");
+    check(&["train", text(&data), "--split", "first:2", "--epochs", "2", "--out", text(&out)], 0);
+    let json = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert!(json["command"].as_str().unwrap().starts_with("dvs-stream train "));
+    assert_eq!(json["epochs"].as_array().unwrap().len(), 2);
+    assert_eq!(json["recordings"].as_array().unwrap().len(), 4);
+    let silence = json["firing"]["after_silence"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&silence));
+    let [before, after] = &json["activity"].as_array().unwrap()[..] else { panic!() };
+    assert_ne!(before["variables"]["hidden.v"], after["variables"]["hidden.v"]);
+    let windows = after["times_ms"].as_array().unwrap().len();
+    for variable in ["hidden.z", "hidden.v", "hidden.i", "readout.v"] {
+        assert_eq!(after["variables"][variable].as_array().unwrap().len(), windows, "{variable}");
+    }
+}
