@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "plot",
         "pictures",
     ],
-    &["replay", "info", "convert", "import", "train", "eval"],
+    &["replay", "serve", "info", "convert", "import", "train", "eval"],
     &["cli", "main"],
 ];
 
@@ -60,6 +60,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rand_chacha", &["synth", "augment", "dataset", "train"]),
     ("rand_distr", &["synth", "augment", "nn"]),
     ("ringbuf", &["ring"]),
+    ("tokio", &["serve"]),
     ("xxhash_rust", &["codec"]),
     ("zip", &["nn"]),
     ("zstd", &["codec"]),

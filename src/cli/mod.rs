@@ -11,6 +11,7 @@ mod import;
 mod info;
 mod replay;
 mod scores;
+mod serve;
 mod synth;
 mod train;
 
@@ -47,6 +48,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Box<replay::ReplayArgs>),
+    Serve(Box<serve::ServeArgs>),
     Train(Box<train::TrainArgs>),
     Eval(Box<eval::EvalArgs>),
     Info(info::InfoArgs),
@@ -139,6 +141,7 @@ pub fn main() -> ExitCode {
     let common = &cli.common;
     let done = match &cli.command {
         Command::Replay(args) => replay::main(args, common),
+        Command::Serve(args) => serve::main(args, common),
         Command::Train(args) => train::main(args, common),
         Command::Eval(args) => eval::main(args, common),
         Command::Info(args) => info::main(args, common),

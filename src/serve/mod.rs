@@ -1,0 +1,249 @@
+//! `serve`: live streams through one model. The door of tokio.
+//!
+//! One thread does it all: it reads what a socket has, decodes and cuts it, steps the windows of
+//! all streams that brought some, and answers each with one write. Sources are files here:
+//! `connection` is that of TCP and UNIX clients; others feed the hub in the same way.
+
+mod client;
+mod connection;
+mod hello;
+mod hub;
+mod outbox;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
+
+use crate::error::{Error, Result};
+use crate::ingest::Reading;
+use crate::model::Model;
+use crate::session::{Rules, Session};
+use crate::sink::{Labels, Style, by_name};
+use crate::window::WindowConfig;
+use hub::Hub;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Pause after a connection could not be accepted, as when all file descriptors are taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Streams at once.
+    pub max_streams: usize,
+    /// Connections at once, those that are being turned away included.
+    pub max_connections: usize,
+    /// Bytes read at once.
+    pub read_bytes: usize,
+    /// Bytes of answers that wait for a client.
+    pub outbox_bytes: usize,
+    /// Time to say what will be sent.
+    pub header_timeout: Duration,
+    /// Time without a byte after which a stream is ended; zero: never.
+    pub idle_timeout: Duration,
+    /// Time that a client which does not read is waited for before it misses answers.
+    pub patience: Duration,
+    /// Time to read the last answers.
+    pub leave_timeout: Duration,
+    /// Time in which all streams end when the server does.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_streams: 64,
+            max_connections: 64 + MAX_TURNED_AWAY,
+            read_bytes: 128 << 10,
+            outbox_bytes: 1 << 20,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            patience: Duration::from_secs(1),
+            leave_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Connections beyond the streams: those that leave and those that are turned away.
+pub const MAX_TURNED_AWAY: usize = 256;
+
+/// What to serve, and how.
+pub struct Serve {
+    /// Where TCP clients are heard.
+    pub tcp: Option<SocketAddr>,
+    /// Where UNIX clients are heard.
+    pub unix: Option<PathBuf>,
+    /// How streams are read that do not say it themselves.
+    pub reading: Reading,
+    /// How they are cut into windows.
+    pub window: WindowConfig,
+    /// How voltages become answers.
+    pub rules: Rules,
+    /// What clients may take.
+    pub limits: Limits,
+}
+
+/// What the server says for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A listener is ready: what it is, and where.
+    Listening(String),
+    /// Something is not as it should be.
+    Warning(String),
+}
+
+/// Serves until SIGTERM or Ctrl-C, and ends every stream then.
+///
+/// # Errors
+/// When a listener cannot be opened or the network fails; a client's failure is its own.
+pub fn run(model: &Model, serve: &Serve, notice: &mut dyn FnMut(Notice)) -> Result<()> {
+    let session = Session::new(model.network.clone(), serve.rules, serve.limits.max_streams)?;
+    let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
+    let style = Style { labels, color: false, window_us: model.card.window_us };
+    let sink = by_name("jsonl").ok_or(Error::Stopped)?;
+    let (hub, engine) = Hub::new(serve, session, (sink.make)(&style));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the server"))?;
+    let served = LocalSet::new().block_on(&runtime, async {
+        let stepping = spawn_local({
+            let hub = hub.clone();
+            // The engine writes to more sockets in a turn than a fair task may.
+            tokio::task::unconstrained(async move { hub.drive(engine).await })
+        });
+        let listeners = listen(&hub, serve, notice).await?;
+        let ticking = spawn_local({
+            let hub = hub.clone();
+            async move {
+                loop {
+                    sleep(TICK).await;
+                    hub.tick();
+                }
+            }
+        });
+        let stepped = wait_for_end(stepping).await;
+        listeners.iter().for_each(|listener| listener.abort());
+        shut_down(&hub, serve.limits.shutdown_timeout).await;
+        ticking.abort();
+        stepped
+    });
+    if let Some(path) = serve.unix.as_deref().filter(|_| served.is_ok()) {
+        // It is ours; where it is gone already, so much the better.
+        let _ = std::fs::remove_file(path);
+    }
+    served
+}
+
+type Task<T> = tokio::task::JoinHandle<T>;
+
+/// Waits for a signal, or for the engine to fail.
+async fn wait_for_end(mut stepping: Task<Result<()>>) -> Result<()> {
+    let listen = |kind| signal(kind).map_err(failed("cannot listen for signals"));
+    let (mut terminated, mut interrupted) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    std::future::poll_fn(|cx| {
+        use std::future::Future;
+        use std::task::Poll;
+        if terminated.poll_recv(cx).is_ready() || interrupted.poll_recv(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let stepped = std::pin::Pin::new(&mut stepping).poll(cx);
+        stepped.map(|joined| joined.unwrap_or(Err(Error::Stopped)))
+    })
+    .await
+}
+
+/// Ends all streams, and waits for them as long as it may.
+async fn shut_down(hub: &Rc<Hub>, time: Duration) {
+    let deadline = Instant::now() + time;
+    hub.stop();
+    while hub.n_clients() > 0 {
+        if timeout_at(deadline, hub.gone.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn listen(
+    hub: &Rc<Hub>,
+    serve: &Serve,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<Vec<Task<()>>> {
+    let mut tasks = Vec::new();
+    if let Some(address) = serve.tcp {
+        let cannot = |source| Error::Io { what: format!("cannot listen on tcp {address}"), source };
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let bound = listener.local_addr().map_err(cannot)?;
+        notice(Notice::Listening(format!("tcp {bound}")));
+        tasks.push(spawn_local(accept_tcp(hub.clone(), listener)));
+    }
+    if let Some(path) = &serve.unix {
+        let shown = path.display();
+        let cannot = |source| Error::Io { what: format!("cannot listen on unix {shown}"), source };
+        let listener = bind_unix(path).await.map_err(cannot)?;
+        notice(Notice::Listening(format!("unix {shown}")));
+        tasks.push(spawn_local(accept_unix(hub.clone(), listener)));
+    }
+    Ok(tasks)
+}
+
+async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Answers must not wait for more of them; where it cannot be had, they are late, not lost.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string());
+    }
+}
+
+async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
+    for n in 0_u64.. {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (reader, writer) = stream.into_split();
+        welcome(&hub, Box::new(reader), Box::new(writer), format!("unix:{n}"));
+    }
+}
+
+fn welcome(hub: &Rc<Hub>, reader: client::Reader, writer: client::Writer, peer: String) {
+    if hub.n_clients() < hub.limits.max_connections {
+        spawn_local(connection::serve(hub.clone(), reader, writer, peer));
+    }
+}
+
+/// Binds, in the place of a socket that nobody listens on any more.
+async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    let bound = UnixListener::bind(path);
+    let in_use = matches!(&bound, Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
+    if !in_use {
+        return bound;
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        _ => bound,
+    }
+}
+
+fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Io { what: what.to_owned(), source }
+}
