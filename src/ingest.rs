@@ -96,6 +96,11 @@ impl Ingest {
         self.taken < self.events.len()
     }
 
+    /// Windows that were cut are dropped, as [`Windower::drop_windows`] says.
+    pub fn drop_windows(&mut self, frames: &Frames) {
+        self.windower.drop_windows(frames);
+    }
+
     /// No more bytes come: [`Ingest::decode`] of what the decoder still holds.
     ///
     /// # Errors

@@ -200,3 +200,219 @@ fn a_unix_client_reads_as_a_tcp_client() {
     server.end();
     assert!(!path.exists());
 }
+
+/// AEDAT 2.0 without a size of the sensor, whose left upper pixels fire `per_window` events in each of `windows`
+/// milliseconds, none of them quiet.
+fn busy(windows: u32, per_window: u32, seed: u32) -> Vec<u8> {
+    let mut bytes = b"#!AER-DAT2.0\r\n".to_vec();
+    for window in 0..windows {
+        for k in 0..per_window {
+            let (x, y) = ((k * 7 + window / 20 + seed) % 35, (k * 5 + window / 30 + seed) % 35);
+            let address = y << 8 | x << 1 | (k % 2);
+            let t_us = window * 1000 + k * 1000 / per_window;
+            bytes.extend(address.to_be_bytes());
+            bytes.extend(t_us.to_be_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn neighbours_change_nothing() {
+    let server = Server::tcp(&["--max-streams", "8"]);
+    let recordings: Vec<Vec<u8>> =
+        (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();
+    let expected: Vec<String> = recordings.iter().map(|r| nameless(&replay(r, &[]).0)).collect();
+    for round in 0..3 {
+        let playing: Vec<_> = recordings
+            .iter()
+            .enumerate()
+            .map(|(k, recording)| {
+                let (stream, recording) = (server.connect(), recording.clone());
+                let pieces = [100 + 977 * k, 1 + k, 5000 - 600 * k];
+                thread::spawn(move || play(stream, &recording, &pieces))
+            })
+            .collect();
+        for (k, (playing, expected)) in playing.into_iter().zip(&expected).enumerate() {
+            assert_eq!(&nameless(&playing.join().unwrap()), expected, "round {round}, stream {k}");
+        }
+    }
+    server.end();
+}
+
+#[test]
+fn a_slot_forgets_who_had_it_and_one_stream_too_many_is_told() {
+    let server = Server::tcp(&["--max-streams", "1"]);
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..3 {
+        let mut first = server.connect();
+        first.write_all(&busy(50, 40, 3)).unwrap();
+        let mut line = String::new();
+        BufReader::new(first.try_clone().unwrap()).read_line(&mut line).unwrap();
+        let refusal = rest_of(server.connect());
+        assert_eq!(last(&refusal)["type"], "error");
+        assert!(refusal.contains("slots are taken") && refusal.contains("--max-streams"));
+        // Its answers are unread, so this breaks the connection in the middle.
+        drop(first);
+        let lines = loop {
+            let lines = play(server.connect(), &deck(), &[10_000]);
+            if !lines.contains("slots are taken") {
+                break lines;
+            }
+        };
+        assert_eq!(nameless(&lines), expected);
+    }
+    server.end();
+}
+
+/// Sends all, reads all.
+fn say(server: &Server, bytes: &[u8]) -> String {
+    play(server.connect(), bytes, &[usize::MAX])
+}
+
+#[test]
+fn the_first_line_names_stream_format_and_view() {
+    let server = Server::tcp(&[]);
+    // N-MNIST has no mark: x, y, then 23 bits of time under the polarity.
+    let events: Vec<u8> = (0..2000_u32)
+        .flat_map(|k| {
+            let t_us = k * 50;
+            let [_, high, middle, low] = (t_us | k % 2 << 23).to_be_bytes();
+            [(k * 7 % 34) as u8, (k * 5 % 20) as u8, high, middle, low]
+        })
+        .collect();
+    let first =
+        b"dvs-stream {\"stream\":\"cam-1\",\"flip_x\":true,\"scale\":true,\"format\":\"nmnist\"}\n";
+    let lines = say(&server, &[&first[..], &events].concat());
+    let expected = replay(&events, &["--flip-x", "--scale", "--format", "nmnist"]).0;
+    assert!(expected.lines().count() > 100);
+    assert_eq!(lines, expected.replace("\"stream\":\"stdin\"", "\"stream\":\"cam-1\""));
+    server.end();
+}
+
+#[test]
+fn what_cannot_be_served_is_told_in_one_line() {
+    let server = Server::tcp(&[]);
+    let held = server.connect();
+    (&held).write_all(b"dvs-stream {\"stream\":\"cam\"}\n").unwrap();
+    (&held).write_all(&busy(50, 40, 0)).unwrap();
+    let mut line = String::new();
+    BufReader::new(held.try_clone().unwrap()).read_line(&mut line).unwrap();
+    let long = format!("dvs-stream {{\"stream\":\"{}\"}}\n", "x".repeat(5000));
+    for (first, named) in [
+        ("dvs-stream {\"stream\":\"cam\"}\n", "open already"),
+        ("dvs-stream {\"stream\":\"../cam\"}\n", "cannot name a stream"),
+        ("dvs-stream {\"format\":\"mp3\"}\n", "unknown format"),
+        ("dvs-stream {\"colour\":1}\n", "colour"),
+        ("dvs-stream nonsense\n", "first line"),
+        (&long, "4096"),
+    ] {
+        let lines = say(&server, &[first.as_bytes(), &busy(2000, 40, 0)].concat());
+        assert_eq!(lines.lines().count(), 1, "{first}: {lines}");
+        assert_eq!(last(&lines)["type"], "error");
+        assert!(lines.contains(named), "{first}: {lines}");
+    }
+    drop(held);
+    server.end();
+}
+
+#[test]
+fn damage_is_told_as_replay_tells_it() {
+    let server = Server::tcp(&[]);
+    let mut garbage = deck();
+    let middle = garbage.len() / 2;
+    garbage[middle..].fill(0x5a);
+    let cases: &[&[u8]] = &[
+        b"",
+        b"#!AER-",
+        b"dvs-",
+        b"GET / HTTP/1.1\r\n\r\n",
+        &deck()[..deck().len() - 7],
+        &deck()[..700],
+        &garbage,
+        &[0x7f; 3000],
+    ];
+    for bytes in cases {
+        let (expected, _) = replay(bytes, &[]);
+        assert_eq!(nameless(&say(&server, bytes)), nameless(&expected), "{} bytes", bytes.len());
+    }
+    server.end();
+}
+
+#[test]
+fn silent_and_dripping_clients_are_let_go() {
+    let server = Server::tcp(&["--header-timeout", "300ms", "--idle-timeout", "300ms"]);
+    let silent = server.connect();
+    let mut dripping = server.connect();
+    let mut idle = server.connect();
+    idle.write_all(&busy(50, 40, 0)).unwrap();
+    for byte in b"dvs-stream {".iter().cycle() {
+        if dripping.write_all(&[*byte]).is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lines = rest_of(silent);
+    assert_eq!(lines.lines().count(), 1);
+    assert!(lines.contains("within 0.3 s"), "{lines}");
+    let lines = rest_of(idle);
+    assert_eq!(last(&lines)["type"], "summary");
+    assert_eq!(last(&lines)["windows"], 50);
+    assert!(lines.contains("nothing was received for 0.3 s"), "{lines}");
+    server.end();
+}
+
+#[test]
+fn who_does_not_read_misses_the_oldest_and_slows_nobody() {
+    let server = Server::tcp(&["--outbox", "64", "--patience", "50ms"]);
+    let windows = 250_000;
+    let mut deaf = server.connect();
+    let bytes = busy(windows, 8, 1);
+    let sending = thread::spawn(move || {
+        deaf.write_all(&bytes).unwrap();
+        deaf.shutdown(Shutdown::Write).unwrap();
+        deaf
+    });
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..5 {
+        assert_eq!(nameless(&say(&server, &deck())), expected);
+    }
+    let lines = rest_of(sending.join().unwrap());
+    let records: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let missed: Vec<u64> = records
+        .iter()
+        .filter(|record| record["type"] == "missed")
+        .map(|record| record["records"].as_u64().unwrap())
+        .collect();
+    assert!(missed.is_sorted() && missed.last() > Some(&0), "{missed:?}");
+    let told = (records.len() - missed.len()) as u64;
+    // Predictions, one segment, the summary.
+    assert_eq!(told + missed.last().unwrap(), u64::from(windows) + 2);
+    assert_eq!(records.last().unwrap()["type"], "summary");
+    assert_eq!(records.last().unwrap()["windows"], windows);
+    server.end();
+}
+
+#[test]
+fn what_comes_too_fast_is_dropped_and_counted() {
+    for rule in ["drop-newest", "skip-to-newest"] {
+        let server = Server::tcp(&["--overflow", rule]);
+        let (windows, per_window) = (30_000, 8);
+        let lines = say(&server, &busy(windows, per_window, 1));
+        let records: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let counted = |record: &Value| record["losses"]["overflow"].as_u64().unwrap_or(0);
+        let of_type = |kind: &'static str| records.iter().filter(move |r| r["type"] == kind);
+        let summary = records.last().unwrap();
+        assert_eq!(summary["events"], windows * per_window);
+        let kept: u64 = of_type("prediction").map(|p| p["events"].as_u64().unwrap()).sum();
+        let stamped: u64 = of_type("prediction").map(counted).sum();
+        assert!(counted(summary) > 0, "{rule}: nothing came too fast");
+        assert_eq!(kept + counted(summary), u64::from(windows * per_window), "{rule}");
+        assert!(stamped <= counted(summary) && stamped > 0, "{rule}");
+        // At its own pace nothing is lost.
+        assert_eq!(nameless(&say(&server, &deck())), nameless(&replay(&deck(), &[]).0));
+        server.end();
+    }
+}

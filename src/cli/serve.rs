@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::{Common, exit, open_model};
 use crate::ingest::Reading;
 use crate::model::{Model, check_gap};
-use crate::serve::{Limits, MAX_TURNED_AWAY, Notice, Serve, run};
+use crate::serve::{Limits, MAX_TURNED_AWAY, Notice, Overflow, Serve, run};
 use crate::session::Rules;
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -53,6 +53,9 @@ struct LimitArgs {
     /// Streams at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_streams: u16,
+    /// What becomes of windows that come faster than they are stepped
+    #[arg(long, value_name = "RULE", default_value = "wait")]
+    overflow: OverflowArg,
     /// Answers that wait for a client that does not read, in KiB; the newest are kept
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     outbox: u32,
@@ -70,11 +73,26 @@ struct LimitArgs {
     shutdown_timeout: u64,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum OverflowArg {
+    /// The sender waits
+    Wait,
+    /// The last to come are dropped
+    DropNewest,
+    /// The oldest are dropped
+    SkipToNewest,
+}
+
 impl LimitArgs {
     fn limits(&self) -> Limits {
         let max_streams = usize::from(self.max_streams);
         Limits {
             max_streams,
+            overflow: match self.overflow {
+                OverflowArg::Wait => Overflow::Wait,
+                OverflowArg::DropNewest => Overflow::DropNewest,
+                OverflowArg::SkipToNewest => Overflow::SkipToNewest,
+            },
             max_connections: max_streams + MAX_TURNED_AWAY,
             outbox_bytes: self.outbox as usize * 1024,
             header_timeout: Duration::from_micros(self.header_timeout),

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use tokio::task::yield_now;
 
+use super::Overflow;
 use super::client::{Call, Client, Input, Reader, Stage, Writer};
 use super::hello::{Hello, Opening, opening};
 use super::hub::{Hub, Seat};
@@ -113,12 +114,10 @@ impl Connection {
         feed: &mut Feed,
         name: &str,
     ) -> StreamEnd {
-        let mut stages = Stages {
-            ingest: Ingest::new(reading, self.hub.window, None),
-            frames: Frames::default(),
-            feed,
-        };
+        let mut stages = Stages::new(Ingest::new(reading, self.hub.window, None), feed);
         let mut need = stages.ingest.decode(&begun.bytes);
+        // Bytes taken in without a pause for the others.
+        let mut drained = 0;
         let read = loop {
             self.pass_on(&mut stages).await;
             match need {
@@ -133,11 +132,12 @@ impl Connection {
                 Input::Bytes(n) => {
                     let buffer = self.hub.buffer.borrow();
                     let need = stages.ingest.decode(&buffer[..n]);
-                    let full = n == buffer.len();
+                    drained = if n == buffer.len() { drained + n } else { 0 };
                     drop(buffer);
-                    if full {
+                    if drained > self.hub.limits.drain_bytes() {
                         // There may be as much again: the others come first.
                         yield_now().await;
+                        drained = 0;
                     }
                     need
                 }
@@ -161,20 +161,26 @@ impl Connection {
             finished = stages.ingest.end_decoding();
             self.pass_on(&mut stages).await;
         }
+        self.offer(&mut stages).await;
         stages.ingest.close(&mut stages.frames);
-        if !stages.frames.is_empty() {
-            self.offer(&mut stages).await;
-        }
+        self.offer(&mut stages).await;
         let totals = stages.ingest.totals();
         StreamEnd::new(name, totals, read.and(finished).err().as_ref())
     }
 
-    /// Cuts what was decoded and hands it to the engine, a batch at a time.
+    /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
+    /// for waits, or is dropped, as the overflow rule says.
     async fn pass_on(&self, stages: &mut Stages<'_>) {
+        let overflow = self.hub.limits.overflow;
         loop {
             let more = stages.ingest.cut(&mut stages.frames);
-            if !stages.frames.is_empty() {
+            if overflow == Overflow::Wait || stages.feed.is_taken() {
                 self.offer(stages).await;
+            } else if more && overflow == Overflow::DropNewest {
+                stages.drop_rest();
+                return;
+            } else if more {
+                stages.skip();
             }
             if !more {
                 return;
@@ -184,6 +190,9 @@ impl Connection {
 
     /// Hands one batch on, once the one before it was taken and its answers have room.
     async fn offer(&self, stages: &mut Stages<'_>) {
+        if stages.frames.is_empty() {
+            return;
+        }
         while !stages.feed.is_taken() {
             yield_now().await;
         }
@@ -253,5 +262,28 @@ impl Connection {
 struct Stages<'a> {
     ingest: Ingest,
     frames: Frames,
+    dropped: Frames,
     feed: &'a mut Feed,
+}
+
+impl<'a> Stages<'a> {
+    fn new(ingest: Ingest, feed: &'a mut Feed) -> Self {
+        Stages { ingest, frames: Frames::default(), dropped: Frames::default(), feed }
+    }
+
+    /// Drops what was decoded and is not cut yet.
+    fn drop_rest(&mut self) {
+        let mut more = true;
+        while more {
+            self.dropped.clear();
+            more = self.ingest.cut(&mut self.dropped);
+            self.ingest.drop_windows(&self.dropped);
+        }
+    }
+
+    /// Drops the batch that waits, for newer windows.
+    fn skip(&mut self) {
+        self.ingest.drop_windows(&self.frames);
+        self.frames.clear();
+    }
 }

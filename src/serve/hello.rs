@@ -3,6 +3,7 @@
 //! Bytes in, wishes out; knows no socket.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::codec::by_name;
 use crate::error::{Error, Result};
@@ -73,7 +74,8 @@ pub fn opening(bytes: &[u8]) -> Result<Opening> {
         }
         return refuse(format!("the first line has more than {MAX_HELLO_BYTES} bytes"));
     };
-    match serde_json::from_slice::<Hello>(&bytes[MARK.len()..end]) {
+    let object = serde_json::from_slice::<Map<String, Value>>(&bytes[MARK.len()..end]);
+    match object.and_then(|object| Hello::deserialize(Value::Object(object))) {
         Ok(hello) => {
             hello.stream.as_deref().map_or(Ok(()), check_name)?;
             Ok(Opening::Hello(Box::new(hello), end + 1))

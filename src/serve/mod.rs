@@ -28,12 +28,25 @@ use crate::model::Model;
 use crate::session::{Rules, Session};
 use crate::sink::{Labels, Style, by_name};
 use crate::window::WindowConfig;
+use client::Client;
 use hub::Hub;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Pause after a connection could not be accepted, as when all file descriptors are taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What becomes of windows that come faster than they are stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// They wait, and so does the sender: nothing is lost.
+    #[default]
+    Wait,
+    /// Those that came last are dropped.
+    DropNewest,
+    /// Those that have waited longest are dropped.
+    SkipToNewest,
+}
 
 /// What clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +55,8 @@ pub struct Limits {
     pub max_streams: usize,
     /// Connections at once, those that are being turned away included.
     pub max_connections: usize,
+    /// What becomes of windows that come too fast.
+    pub overflow: Overflow,
     /// Bytes read at once.
     pub read_bytes: usize,
     /// Bytes of answers that wait for a client.
@@ -63,7 +78,8 @@ impl Default for Limits {
         Limits {
             max_streams: 64,
             max_connections: 64 + MAX_TURNED_AWAY,
-            read_bytes: 128 << 10,
+            overflow: Overflow::Wait,
+            read_bytes: READ_BYTES,
             outbox_bytes: 1 << 20,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
@@ -71,6 +87,19 @@ impl Default for Limits {
             leave_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+/// Bytes read at once.
+pub const READ_BYTES: usize = 128 << 10;
+/// Bytes taken in of one stream before the others have their turn, where its sender is not to
+/// be held back.
+pub const DRAIN_BYTES: usize = 4 << 20;
+
+impl Limits {
+    /// Bytes taken in of one stream before the others have their turn.
+    fn drain_bytes(&self) -> usize {
+        if self.overflow == Overflow::Wait { 0 } else { DRAIN_BYTES }
     }
 }
 
@@ -225,7 +254,13 @@ async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
 fn welcome(hub: &Rc<Hub>, reader: client::Reader, writer: client::Writer, peer: String) {
     if hub.n_clients() < hub.limits.max_connections {
         spawn_local(connection::serve(hub.clone(), reader, writer, peer));
+        return;
     }
+    let client = Client::new(writer, &peer, hub.limits.outbox_bytes);
+    let error = Error::Unsupported("too many connections are open: come back later".to_owned());
+    hub.refused(&error);
+    hub.tell(&client, &peer, &error);
+    client.write();
 }
 
 /// Binds, in the place of a socket that nobody listens on any more.
