@@ -268,10 +268,12 @@ impl Engine {
                     batch.windows().iter().for_each(|window| losses += window.losses);
                     let events = batch.windows().iter().map(|w| u64::from(w.events)).sum();
                     meters.windows(batch.len() as u64, events, losses);
+                    meters.ring(batch.len());
                     self.brought.push(SlotFrames { slot, frames: batch });
                 }
                 Some(Item::End(end)) => {
                     meters.raise_to(&end.totals);
+                    meters.ring(0);
                     self.ended.push((slot, end));
                 }
                 None if frames.is_abandoned() => {

@@ -416,3 +416,173 @@ fn what_comes_too_fast_is_dropped_and_counted() {
         server.end();
     }
 }
+
+/// One request; gives the status and the body.
+fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+    let mut stream = TcpStream::connect(server.address("http")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n").unwrap();
+    let answer = rest_of(stream);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Value of a series.
+fn metric(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(&format!("{series} ")));
+    line.unwrap_or_else(|| panic!("no {series} in {text}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn with_http(flags: &[&str]) -> Server {
+    Server::start(&[&["--port", "0", "--http", "0"], flags].concat(), 2)
+}
+
+#[test]
+fn metrics_are_what_the_senders_know() {
+    let server = with_http(&["--max-streams", "3", "--metrics-retention", "0s"]);
+    let named = b"dvs-stream {\"stream\":\"cam\"}\n";
+    let summary = last(&say(&server, &[&named[..], &deck()].concat()));
+    let anonymous: Vec<Value> = (0..3).map(|k| last(&say(&server, &busy(100 + k, 9, k)))).collect();
+    let windows: u64 = anonymous.iter().map(|s| s["windows"].as_u64().unwrap()).sum();
+    let events: u64 = anonymous.iter().map(|s| s["events"].as_u64().unwrap()).sum();
+    // The named stream is gone for good at the next tick.
+    let text = loop {
+        let (status, text) = get(&server, "/metrics", None);
+        assert_eq!(status, 200);
+        if !text.contains("stream=\"cam\"") {
+            break text;
+        }
+    };
+    assert_eq!(metric(&text, "dvs_windows_total{stream=\"anonymous\"}"), windows as f64);
+    assert_eq!(metric(&text, "dvs_events_received_total{stream=\"anonymous\"}"), events as f64);
+    let departed = metric(&text, "dvs_events_received_total{stream=\"departed\"}");
+    assert_eq!(departed, summary["events"].as_f64().unwrap());
+    assert_eq!(metric(&text, "dvs_streams"), 0.0);
+    let answered = text
+        .lines()
+        .filter(|line| line.starts_with("dvs_predictions_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    let predictions = windows as f64 + summary["windows"].as_f64().unwrap();
+    assert_eq!(answered.sum::<f64>(), predictions);
+    assert_eq!(metric(&text, "dvs_window_latency_seconds_count"), predictions);
+    assert!(text.contains("dvs_model_info{model=\"poker\",sha256=\""));
+    // Every series has its type before it.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let plain = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let typed = |name: &str| text.contains(&format!("# TYPE {name} "));
+        assert!(typed(name) || plain.is_some_and(typed), "{line}");
+    }
+    server.end();
+}
+
+#[test]
+fn http_tells_of_health_streams_and_model() {
+    let server = with_http(&["--max-streams", "1"]);
+    assert_eq!(get(&server, "/livez", None).0, 200);
+    assert_eq!(get(&server, "/readyz", None).0, 200);
+    assert_eq!(get(&server, "/nothing", None).0, 404);
+    assert_eq!(get(&server, "/v1/predictions?stream=../x", None).0, 400);
+    let model: Value = serde_json::from_str(&get(&server, "/v1/model", None).1).unwrap();
+    assert_eq!(model["card"]["labels"].as_array().unwrap().len(), 4);
+    let mut stream = server.connect();
+    stream.write_all(b"dvs-stream {\"stream\":\"cam\"}\n").unwrap();
+    stream.write_all(&busy(50, 40, 0)).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+    let (status, why) = get(&server, "/readyz", None);
+    assert_eq!((status, why.contains("slots")), (503, true));
+    let streams: Value = serde_json::from_str(&get(&server, "/v1/streams", None).1).unwrap();
+    assert_eq!(streams["streams"][0]["stream"], "cam");
+    assert!(streams["streams"][0]["windows"].as_u64().unwrap() > 0);
+    server.end();
+}
+
+#[test]
+fn subscribers_hear_what_the_clients_get() {
+    let server = with_http(&[]);
+    let subscribe = |path: &str| {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            lines.read_line(&mut line).unwrap();
+        }
+        lines
+    };
+    let (all, one) = (subscribe("/v1/predictions"), subscribe("/v1/predictions?stream=one"));
+    let mut told = String::new();
+    for name in ["one", "two"] {
+        let first = format!("dvs-stream {{\"stream\":\"{name}\"}}\n");
+        told += &say(&server, &[first.as_bytes(), &deck()].concat());
+    }
+    server.end();
+    let events = |lines| -> String {
+        let text = rest_of(lines);
+        text.lines().filter_map(|l| l.strip_prefix("data: ")).map(|l| l.to_owned() + "\n").collect()
+    };
+    let (all, one) = (events(all), events(one));
+    assert_eq!(all, told);
+    let own =
+        told.lines().filter(|l| l.contains("\"stream\":\"one\"")).map(|l| l.to_owned() + "\n");
+    assert_eq!(one, own.collect::<String>());
+}
+
+#[test]
+fn only_a_token_lets_clients_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    std::fs::write(&path, "sesame\nlinseed\n").unwrap();
+    let server = with_http(&["--token-file", path.to_str().unwrap()]);
+    for (first, admitted) in [
+        ("", false),
+        ("dvs-stream {\"stream\":\"cam\"}\n", false),
+        ("dvs-stream {\"token\":\"sesam\"}\n", false),
+        ("dvs-stream {\"token\":\"linseed\"}\n", true),
+        ("dvs-stream {\"token\":\"sesame\"}\n", true),
+    ] {
+        let lines = say(&server, &[first.as_bytes(), &deck()].concat());
+        assert_eq!(last(&lines)["type"] == "summary", admitted, "{first}");
+        assert!(admitted || (lines.contains("token") && lines.lines().count() == 1), "{lines}");
+    }
+    for path in ["/metrics", "/v1/streams", "/v1/model", "/v1/predictions"] {
+        assert_eq!(get(&server, path, None).0, 401);
+        assert_eq!(get(&server, path, Some("open")).0, 401);
+    }
+    assert_eq!(get(&server, "/metrics", Some("sesame")).0, 200);
+    assert_eq!(get(&server, "/livez", None).0, 200);
+    server.end();
+}
+
+#[test]
+fn beyond_loopback_it_warns() {
+    let server = Server::start(&["--port", "0", "--bind", "0.0.0.0"], 1);
+    let (code, _, err) = server.terminate();
+    assert_eq!(code, Some(0));
+    assert!(err.starts_with("warning: ") && err.contains("--token-file"), "{err}");
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_all_answered() {
+    let server = Server::tcp(&["--max-streams", "8"]);
+    let connections: Vec<TcpStream> = (0..900).map(|_| server.connect()).collect();
+    // The first eight have the slots; the others are told so.
+    for connection in &connections[8..] {
+        let line = rest_of(connection);
+        assert_eq!(last(&line)["type"], "error");
+    }
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for connection in connections.into_iter().take(8) {
+        assert_eq!(nameless(&play(connection, &deck(), &[30_000])), expected);
+    }
+    server.end();
+}

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::{Common, exit, open_model};
+use super::{Common, exit, model_bytes, open_model};
 use crate::ingest::Reading;
 use crate::model::{Model, check_gap};
-use crate::serve::{Limits, MAX_TURNED_AWAY, Notice, Overflow, Serve, run};
+use crate::serve::{About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Serve, run};
 use crate::session::Rules;
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -35,6 +35,12 @@ pub struct ServeArgs {
     /// UNIX socket
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
+    /// Port of /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions; 0 picks one
+    #[arg(long, value_name = "N")]
+    http: Option<u16>,
+    /// Only clients with a token of this file are let in, one a line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -68,6 +74,9 @@ struct LimitArgs {
     /// How long a client that does not read is waited for before it misses answers
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = args::parse_time)]
     patience: u64,
+    /// How long the metrics of a named stream are kept after it has left
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = args::parse_time)]
+    metrics_retention: u64,
     /// Time in which all streams end on SIGTERM or Ctrl-C
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = args::parse_time)]
     shutdown_timeout: u64,
@@ -98,6 +107,7 @@ impl LimitArgs {
             header_timeout: Duration::from_micros(self.header_timeout),
             idle_timeout: Duration::from_micros(self.idle_timeout),
             patience: Duration::from_micros(self.patience),
+            metrics_retention: Duration::from_micros(self.metrics_retention),
             shutdown_timeout: Duration::from_micros(self.shutdown_timeout),
             ..Limits::default()
         }
@@ -109,8 +119,9 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if args.port.is_none() && args.unix.is_none() {
         bail!("nothing to listen on: name --port N or --unix PATH");
     }
-    let model = match open_model(&args.model) {
-        Ok(model) => model,
+    let opened = open_model(&args.model).and_then(|model| Ok((model, model_bytes(&args.model)?)));
+    let (model, bytes) = match opened {
+        Ok(opened) => opened,
         Err(error) => return Ok(exit(3, &error, common)),
     };
     let (view, mut told) = args.view.over(&model.card.view);
@@ -124,6 +135,8 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let serve = Serve {
         tcp: args.port.map(|port| SocketAddr::new(args.bind, port)),
         unix: args.unix.clone(),
+        http: args.http.map(|port| SocketAddr::new(args.bind, port)),
+        token_file: args.token_file.clone(),
         reading: Reading {
             format: args.decoder.format(),
             decoder: args.decoder.options(),
@@ -149,7 +162,11 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Notice::Warning(what) if !common.quiet => eprintln!("warning: {what}"),
         Notice::Warning(_) => (),
     };
-    match run(&model, &serve, &mut notice) {
+    let name = args.model.model.as_deref().and_then(Path::file_name);
+    let name = name.map_or("poker".into(), |name| name.to_string_lossy());
+    let about = About::new(&name, &bytes, &model);
+    drop(bytes);
+    match run(&model, about, &serve, &mut notice) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => Ok(exit(1, &error.into(), common)),
     }

@@ -108,17 +108,18 @@ impl Client {
         self.held_since.get().is_some() && !self.lags.get()
     }
 
-    /// Writes what the socket takes; the rest is left to the connection's task.
-    pub fn write(&self) {
-        self.outbox.borrow_mut().trim();
+    /// Writes what the socket takes; the rest is left to the connection's task. Gives the number
+    /// of lines for which there was no room.
+    pub fn write(&self) -> u64 {
+        let missed = self.outbox.borrow_mut().trim();
         if self.broken.get() {
             let mut outbox = self.outbox.borrow_mut();
             let n = outbox.waiting().len();
-            return outbox.wrote(n);
-        }
-        if self.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
+            outbox.wrote(n);
+        } else if self.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.wake();
         }
+        missed
     }
 
     /// Writes what waits; pending while the socket takes no more.

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use tokio::task::yield_now;
 
@@ -35,7 +36,7 @@ pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String) {
         Err(error) => Err(error),
     };
     if let Err(error) = served {
-        hub.refused(&error);
+        hub.meters.refused();
         hub.tell(&connection.client, &peer, &error);
     }
     connection.leave().await;
@@ -130,8 +131,10 @@ impl Connection {
             }
             need = match self.input().await {
                 Input::Bytes(n) => {
+                    let begun = Instant::now();
                     let buffer = self.hub.buffer.borrow();
                     let need = stages.ingest.decode(&buffer[..n]);
+                    self.hub.worked(begun);
                     drained = if n == buffer.len() { drained + n } else { 0 };
                     drop(buffer);
                     if drained > self.hub.limits.drain_bytes() {

@@ -4,15 +4,20 @@
 //! all streams that brought some, and answers each with one write. Sources are files here:
 //! `connection` is that of TCP and UNIX clients; others feed the hub in the same way.
 
+mod about;
 mod client;
 mod connection;
 mod hello;
+mod http;
 mod hub;
 mod outbox;
+mod subscriber;
+mod token;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -20,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use about::About;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
 
 use crate::error::{Error, Result};
@@ -27,6 +33,7 @@ use crate::ingest::Reading;
 use crate::model::Model;
 use crate::session::{Rules, Session};
 use crate::sink::{Labels, Style, by_name};
+use crate::telemetry::Registry;
 use crate::window::WindowConfig;
 use client::Client;
 use hub::Hub;
@@ -69,6 +76,8 @@ pub struct Limits {
     pub patience: Duration,
     /// Time to read the last answers.
     pub leave_timeout: Duration,
+    /// Time that the series of a named stream are kept after it has left.
+    pub metrics_retention: Duration,
     /// Time in which all streams end when the server does.
     pub shutdown_timeout: Duration,
 }
@@ -85,6 +94,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(600),
             patience: Duration::from_secs(1),
             leave_timeout: Duration::from_secs(5),
+            metrics_retention: Duration::from_secs(600),
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -112,6 +122,10 @@ pub struct Serve {
     pub tcp: Option<SocketAddr>,
     /// Where UNIX clients are heard.
     pub unix: Option<PathBuf>,
+    /// Where HTTP is answered.
+    pub http: Option<SocketAddr>,
+    /// Tokens that let clients in, one a line; without it everybody is.
+    pub token_file: Option<PathBuf>,
     /// How streams are read that do not say it themselves.
     pub reading: Reading,
     /// How they are cut into windows.
@@ -131,16 +145,33 @@ pub enum Notice {
     Warning(String),
 }
 
-/// Serves until SIGTERM or Ctrl-C, and ends every stream then.
+/// Serves `model` until SIGTERM or Ctrl-C, and ends every stream then.
 ///
 /// # Errors
 /// When a listener cannot be opened or the network fails; a client's failure is its own.
-pub fn run(model: &Model, serve: &Serve, notice: &mut dyn FnMut(Notice)) -> Result<()> {
+pub fn run(
+    model: &Model,
+    about: About,
+    serve: &Serve,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    let registry = Arc::new(Registry::default());
+    registry.clone().during(|| run_metered(model, about, serve, notice, registry))
+}
+
+fn run_metered(
+    model: &Model,
+    about: About,
+    serve: &Serve,
+    notice: &mut dyn FnMut(Notice),
+    registry: Arc<Registry>,
+) -> Result<()> {
     let session = Session::new(model.network.clone(), serve.rules, serve.limits.max_streams)?;
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
     let style = Style { labels, color: false, window_us: model.card.window_us };
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
-    let (hub, engine) = Hub::new(serve, session, (sink.make)(&style));
+    let sink = (sink.make)(&style);
+    let (hub, engine) = Hub::new(serve, about, session, sink, registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -202,6 +233,9 @@ async fn shut_down(hub: &Rc<Hub>, time: Duration) {
             return;
         }
     }
+    while hub.end_subscriptions() && Instant::now() < deadline {
+        sleep(TICK / 10).await;
+    }
 }
 
 async fn listen(
@@ -223,6 +257,21 @@ async fn listen(
         let listener = bind_unix(path).await.map_err(cannot)?;
         notice(Notice::Listening(format!("unix {shown}")));
         tasks.push(spawn_local(accept_unix(hub.clone(), listener)));
+    }
+    if let Some(address) = serve.http {
+        let what = format!("cannot listen on http {address}");
+        let listener = TcpListener::bind(address).await.map_err(failed(&what))?;
+        let bound = listener.local_addr().map_err(failed(&what))?;
+        notice(Notice::Listening(format!("http {bound}")));
+        tasks.push(spawn_local(http::accept(hub.clone(), listener)));
+    }
+    let open = |address: &SocketAddr| !address.ip().is_loopback();
+    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).any(open) {
+        notice(Notice::Warning(
+            "anybody who reaches this machine may send streams and read predictions: name \
+             --token-file FILE, or listen on 127.0.0.1"
+                .to_owned(),
+        ));
     }
     Ok(tasks)
 }
@@ -258,7 +307,7 @@ fn welcome(hub: &Rc<Hub>, reader: client::Reader, writer: client::Writer, peer: 
     }
     let client = Client::new(writer, &peer, hub.limits.outbox_bytes);
     let error = Error::Unsupported("too many connections are open: come back later".to_owned());
-    hub.refused(&error);
+    hub.meters.refused();
     hub.tell(&client, &peer, &error);
     client.write();
 }

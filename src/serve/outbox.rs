@@ -70,10 +70,10 @@ impl Outbox {
 
     /// Drops the oldest whole lines beyond the limit, down to half of it, so that dropping is
     /// rare; a line that is partly written stays. In their place stands a line with the number
-    /// of all lines dropped so far.
-    pub fn trim(&mut self) {
+    /// of all lines dropped so far. Gives how many were dropped now.
+    pub fn trim(&mut self) -> u64 {
         if self.waiting().len() <= self.limit {
-            return;
+            return 0;
         }
         let begun = if self.partly { self.line_end(self.written) } else { self.written };
         let mut end = self.line_end((self.bytes.len() - self.limit / 2).max(begun));
@@ -83,13 +83,15 @@ impl Outbox {
             end = before.iter().rposition(|byte| *byte == b'\n').map_or(begun, |at| begun + at + 1);
         }
         let dropped = self.bytes[begun..end].split_inclusive(|byte| *byte == b'\n');
-        self.missed += dropped.filter(|line| !line.starts_with(MISSED)).count() as u64;
+        let missed = dropped.filter(|line| !line.starts_with(MISSED)).count() as u64;
+        self.missed += missed;
         let stream = serde_json::Value::from(self.stream.as_str());
         let marker =
             format!("{{\"type\":\"missed\",\"stream\":{stream},\"records\":{}}}\n", self.missed);
         self.bytes.splice(begun..end, marker.into_bytes());
         self.bytes.drain(..self.written);
         self.written = 0;
+        missed
     }
 
     fn line_end(&self, from: usize) -> usize {
