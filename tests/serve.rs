@@ -1,5 +1,7 @@
 //! The server as its clients see it: a real process, real sockets.
 
+mod skip;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -8,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
 
@@ -69,6 +72,13 @@ impl Server {
         self.stdout.read_to_string(&mut out).unwrap();
         self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         (self.child.wait().unwrap().code(), out, err)
+    }
+
+    /// Sends SIGTERM and gives the exit code, with its output unread.
+    fn exit_unread(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
     }
 
     /// Ends it in good order, with nothing to complain about.
@@ -585,4 +595,61 @@ fn a_thousand_connections_at_once_are_all_answered() {
         assert_eq!(nameless(&play(connection, &deck(), &[30_000])), expected);
     }
     server.end();
+}
+
+#[test]
+fn standard_output_tells_all_streams_records() {
+    let server = Server::tcp(&["--output", "jsonl"]);
+    let told = say(&server, &deck()) + &say(&server, &busy(300, 12, 0));
+    let (code, out, _) = server.terminate();
+    assert_eq!((code, out), (Some(0), told));
+    // A reader that does not read holds up neither clients nor the end.
+    let server = Server::tcp(&["--output", "jsonl", "--shutdown-timeout", "200ms"]);
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..4 {
+        assert_eq!(nameless(&say(&server, &deck())), expected);
+    }
+    assert_eq!(server.exit_unread(), Some(0));
+}
+
+/// The code blocks of a language in PROTOCOL.md.
+fn examples(language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string("PROTOCOL.md").unwrap();
+    let opening = format!("```{language}\n");
+    let blocks = text.split(&opening).skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Runs every example of a language against a server; each prints the deck's records.
+fn run_examples(language: &str, interpreter: &[&str], needs: &str) {
+    let there = Command::new("sh").args(["-c", &format!("command -v {needs}")]).output().unwrap();
+    if !there.status.success() {
+        return skip(&format!("examples in {language}: {needs} is not installed"));
+    }
+    let examples = examples(language);
+    assert!(!examples.is_empty());
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for example in examples {
+        let server = Server::tcp(&[]);
+        let port = server.address("tcp").rsplit(':').next().unwrap().to_owned();
+        let output = Command::new(interpreter[0])
+            .args(&interpreter[1..])
+            .arg(example.replace("7000", &port).replace("deck.aedat4", DECK))
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{example}");
+        assert_eq!(nameless(&lines), expected, "{example}");
+        server.end();
+    }
+}
+
+#[test]
+fn the_protocols_python_example_works() {
+    run_examples("python", &["python3", "-c"], "python3");
+}
+
+#[test]
+fn the_protocols_shell_example_works() {
+    run_examples("sh", &["bash", "-c"], "nc");
 }

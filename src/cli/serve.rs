@@ -10,10 +10,10 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::{Common, exit, model_bytes, open_model};
+use super::{Common, OutputArg, exit, model_bytes, open_model};
 use crate::ingest::Reading;
 use crate::model::{Model, check_gap};
-use crate::serve::{About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Serve, run};
+use crate::serve::{About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, run};
 use crate::session::Rules;
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -119,6 +119,9 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if args.port.is_none() && args.unix.is_none() {
         bail!("nothing to listen on: name --port N or --unix PATH");
     }
+    if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
+        bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
+    }
     let opened = open_model(&args.model).and_then(|model| Ok((model, model_bytes(&args.model)?)));
     let (model, bytes) = match opened {
         Ok(opened) => opened,
@@ -166,7 +169,8 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let name = name.map_or("poker".into(), |name| name.to_string_lossy());
     let about = About::new(&name, &bytes, &model);
     drop(bytes);
-    match run(&model, about, &serve, &mut notice) {
+    let records = common.output.map(|_| Box::new(std::io::stdout()) as Records);
+    match run(&model, about, &serve, records, &mut notice) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => Ok(exit(1, &error.into(), common)),
     }

@@ -97,7 +97,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let bytes = match self.get_mut() {
             Answer::Whole(bytes) => Poll::Ready(bytes.take()),
-            Answer::Events(subscription) => subscription.poll(cx).map(|b| b.map(Bytes::from)),
+            Answer::Events(subscription) => subscription.poll(cx).map(|lines| lines.map(events)),
         };
         bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -110,6 +110,17 @@ impl Body for Answer {
             Answer::Events(_) => SizeHint::default(),
         }
     }
+}
+
+/// Lines as server-sent events.
+fn events(lines: Vec<u8>) -> Bytes {
+    let mut events = Vec::with_capacity(lines.len() * 9 / 8);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        events.extend_from_slice(b"data: ");
+        events.extend_from_slice(line);
+        events.push(b'\n');
+    }
+    events.into()
 }
 
 fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {

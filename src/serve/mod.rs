@@ -13,6 +13,7 @@ mod hub;
 mod outbox;
 mod subscriber;
 mod token;
+mod writer;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use about::About;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
+pub use writer::Records;
 
 use crate::error::{Error, Result};
 use crate::ingest::Reading;
@@ -145,7 +147,8 @@ pub enum Notice {
     Warning(String),
 }
 
-/// Serves `model` until SIGTERM or Ctrl-C, and ends every stream then.
+/// Serves `model` until SIGTERM or Ctrl-C, and ends every stream then. All records go to `records`
+/// too.
 ///
 /// # Errors
 /// When a listener cannot be opened or the network fails; a client's failure is its own.
@@ -153,16 +156,18 @@ pub fn run(
     model: &Model,
     about: About,
     serve: &Serve,
+    records: Option<Records>,
     notice: &mut dyn FnMut(Notice),
 ) -> Result<()> {
     let registry = Arc::new(Registry::default());
-    registry.clone().during(|| run_metered(model, about, serve, notice, registry))
+    registry.clone().during(|| run_metered(model, about, serve, records, notice, registry))
 }
 
 fn run_metered(
     model: &Model,
     about: About,
     serve: &Serve,
+    records: Option<Records>,
     notice: &mut dyn FnMut(Notice),
     registry: Arc<Registry>,
 ) -> Result<()> {
@@ -182,6 +187,9 @@ fn run_metered(
             // The engine writes to more sockets in a turn than a fair task may.
             tokio::task::unconstrained(async move { hub.drive(engine).await })
         });
+        if let Some(out) = records {
+            spawn_local(writer::copy(hub.subscribe(None), out));
+        }
         let listeners = listen(&hub, serve, notice).await?;
         let ticking = spawn_local({
             let hub = hub.clone();
@@ -198,6 +206,8 @@ fn run_metered(
         ticking.abort();
         stepped
     });
+    // A writer that blocks for ever holds up nobody's end.
+    runtime.shutdown_background();
     if let Some(path) = serve.unix.as_deref().filter(|_| served.is_ok()) {
         // It is ours; where it is gone already, so much the better.
         let _ = std::fs::remove_file(path);

@@ -77,22 +77,16 @@ impl Subscribers {
 }
 
 impl Subscription {
-    /// What waits, as server-sent events; `None` at the end.
+    /// The lines that wait; `None` at the end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         let mut outbox = self.own.outbox.borrow_mut();
         if outbox.is_empty() {
             self.own.waker.borrow_mut().clone_from(cx.waker());
             return if self.own.ended.get() { Poll::Ready(None) } else { Poll::Pending };
         }
-        let mut events = Vec::with_capacity(outbox.waiting().len() * 9 / 8);
-        for line in outbox.waiting().split_inclusive(|byte| *byte == b'\n') {
-            events.extend_from_slice(b"data: ");
-            events.extend_from_slice(line);
-            events.push(b'\n');
-        }
-        let n = outbox.waiting().len();
-        outbox.wrote(n);
-        Poll::Ready(Some(events))
+        let lines = outbox.waiting().to_vec();
+        outbox.wrote(lines.len());
+        Poll::Ready(Some(lines))
     }
 }
 
