@@ -287,7 +287,7 @@ fn the_first_line_names_stream_format_and_view() {
     let events: Vec<u8> = (0..2000_u32)
         .flat_map(|k| {
             let t_us = k * 50;
-            let [_, high, middle, low] = (t_us | k % 2 << 23).to_be_bytes();
+            let [_, high, middle, low] = (t_us | ((k % 2) << 23)).to_be_bytes();
             [(k * 7 % 34) as u8, (k * 5 % 20) as u8, high, middle, low]
         })
         .collect();

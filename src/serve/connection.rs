@@ -26,7 +26,8 @@ use crate::ring::StreamEnd;
 /// with unread bytes would take its last answers from it.
 const LINGER_BYTES: usize = 16 << 20;
 
-/// Serves one connection from its first byte to its end.
+/// Serves one connection from its first byte to its end. A source that takes no answers, as a
+/// server that was dialled, is a connection whose writer is [`tokio::io::sink`].
 pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String) {
     let client = Rc::new(Client::new(writer, &peer, hub.limits.outbox_bytes));
     let _known = hub.meet(&client);
@@ -131,12 +132,8 @@ impl Connection {
             }
             need = match self.input().await {
                 Input::Bytes(n) => {
-                    let begun = Instant::now();
-                    let buffer = self.hub.buffer.borrow();
-                    let need = stages.ingest.decode(&buffer[..n]);
-                    self.hub.worked(begun);
-                    drained = if n == buffer.len() { drained + n } else { 0 };
-                    drop(buffer);
+                    let need = self.decode(&mut stages, n);
+                    drained = if n == self.hub.limits.read_bytes { drained + n } else { 0 };
                     if drained > self.hub.limits.drain_bytes() {
                         // There may be as much again: the others come first.
                         yield_now().await;
@@ -171,12 +168,22 @@ impl Connection {
         StreamEnd::new(name, totals, read.and(finished).err().as_ref())
     }
 
+    /// Decodes what was read.
+    fn decode(&self, stages: &mut Stages<'_>, n: usize) -> Result<Need> {
+        let begun = Instant::now();
+        let need = stages.ingest.decode(&self.hub.buffer.borrow()[..n]);
+        self.hub.worked(begun);
+        need
+    }
+
     /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
     /// for waits, or is dropped, as the overflow rule says.
     async fn pass_on(&self, stages: &mut Stages<'_>) {
         let overflow = self.hub.limits.overflow;
         loop {
+            let begun = Instant::now();
             let more = stages.ingest.cut(&mut stages.frames);
+            self.hub.worked(begun);
             if overflow == Overflow::Wait || stages.feed.is_taken() {
                 self.offer(stages).await;
             } else if more && overflow == Overflow::DropNewest {

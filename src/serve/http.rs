@@ -149,11 +149,14 @@ fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
         "/v1/streams" => whole(StatusCode::OK, JSON, hub.streams_json()),
         "/v1/model" => whole(StatusCode::OK, JSON, hub.about.json()),
         "/v1/predictions" => match wanted(request.uri().query()) {
-            Ok(stream) => {
-                let mut events = Response::new(Answer::Events(hub.subscribe(stream)));
-                *events.status_mut() = StatusCode::OK;
-                with(with(events, CONTENT_TYPE, "text/event-stream"), CACHE_CONTROL, "no-store")
-            }
+            Ok(stream) => match hub.subscribe(stream) {
+                Some(subscription) => {
+                    let response = Response::new(Answer::Events(subscription));
+                    let response = with(response, CONTENT_TYPE, "text/event-stream");
+                    with(response, CACHE_CONTROL, "no-store")
+                }
+                None => whole(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "too many subscribers\n"),
+            },
             Err(why) => whole(StatusCode::BAD_REQUEST, PLAIN, why),
         },
         _ => whole(

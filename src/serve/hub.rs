@@ -30,6 +30,8 @@ pub const ANONYMOUS: &str = "anonymous";
 
 /// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
 const MAX_DEPARTED: usize = 1024;
+/// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
+const MAX_SUBSCRIBERS: usize = 32;
 /// Span over which the thread's load is taken.
 const LOAD_SPAN: Duration = Duration::from_secs(1);
 /// From this share of its time on, the thread is too busy for more streams.
@@ -224,9 +226,10 @@ impl Hub {
         serde_json::json!({ "streams": streams.collect::<Vec<_>>() }).to_string() + "\n"
     }
 
-    /// Listens to one stream, or to all.
-    pub fn subscribe(&self, stream: Option<String>) -> Subscription {
-        self.subscribers.subscribe(stream, self.limits.outbox_bytes)
+    /// Listens to one stream, or to all; `None` where too many do already.
+    pub fn subscribe(&self, stream: Option<String>) -> Option<Subscription> {
+        let room = self.subscribers.len() < MAX_SUBSCRIBERS;
+        room.then(|| self.subscribers.subscribe(stream, self.limits.outbox_bytes))
     }
 
     /// Tells subscribers that no more comes; says whether any are left.

@@ -15,14 +15,17 @@ mod subscriber;
 mod token;
 mod writer;
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -187,8 +190,10 @@ fn run_metered(
             // The engine writes to more sockets in a turn than a fair task may.
             tokio::task::unconstrained(async move { hub.drive(engine).await })
         });
-        if let Some(out) = records {
-            spawn_local(writer::copy(hub.subscribe(None), out));
+        // Whoever reads `listening` may end the server at once.
+        let signals = Signals::listen()?;
+        if let Some((out, all)) = records.zip(hub.subscribe(None)) {
+            spawn_local(writer::copy(all, out));
         }
         let listeners = listen(&hub, serve, notice).await?;
         let ticking = spawn_local({
@@ -200,7 +205,7 @@ fn run_metered(
                 }
             }
         });
-        let stepped = wait_for_end(stepping).await;
+        let stepped = signals.wait(stepping).await;
         listeners.iter().for_each(|listener| listener.abort());
         shut_down(&hub, serve.limits.shutdown_timeout).await;
         ticking.abort();
@@ -217,21 +222,26 @@ fn run_metered(
 
 type Task<T> = tokio::task::JoinHandle<T>;
 
-/// Waits for a signal, or for the engine to fail.
-async fn wait_for_end(mut stepping: Task<Result<()>>) -> Result<()> {
-    let listen = |kind| signal(kind).map_err(failed("cannot listen for signals"));
-    let (mut terminated, mut interrupted) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    std::future::poll_fn(|cx| {
-        use std::future::Future;
-        use std::task::Poll;
-        if terminated.poll_recv(cx).is_ready() || interrupted.poll_recv(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let stepped = std::pin::Pin::new(&mut stepping).poll(cx);
-        stepped.map(|joined| joined.unwrap_or(Err(Error::Stopped)))
-    })
-    .await
+/// SIGTERM and Ctrl-C.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(failed("cannot listen for signals"));
+        Ok(Signals([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
+    }
+
+    /// Waits for one of them, or for the engine to fail.
+    async fn wait(mut self, mut stepping: Task<Result<()>>) -> Result<()> {
+        poll_fn(|cx| {
+            if self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            let stepped = Pin::new(&mut stepping).poll(cx);
+            stepped.map(|joined| joined.unwrap_or(Err(Error::Stopped)))
+        })
+        .await
+    }
 }
 
 /// Ends all streams, and waits for them as long as it may.

@@ -55,6 +55,9 @@ impl Outbox {
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;
+        } else if self.written > self.limit {
+            self.bytes.drain(..self.written);
+            self.written = 0;
         }
     }
 
@@ -136,6 +139,21 @@ mod tests {
             assert!(kept.is_sorted() && kept.iter().all(|line| line.len() == 9));
             assert_eq!(kept.last(), Some(&"000000199"));
         }
+    }
+
+    #[test]
+    fn who_reads_slowly_and_never_all_takes_no_more_room() {
+        let mut outbox = Outbox::new(100, "");
+        outbox.lines().extend(lines(0..5));
+        let mut told = Vec::new();
+        for k in 5..1000 {
+            outbox.lines().extend(lines(k..k + 1));
+            assert_eq!(outbox.trim(), 0);
+            told.extend_from_slice(&outbox.waiting()[..10]);
+            outbox.wrote(10);
+            assert!(outbox.bytes.len() < 200);
+        }
+        assert_eq!(told, lines(0..995));
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Subscribers {
         Subscription { subscribers: self.clone(), own }
     }
 
+    /// Number of those who listen.
+    pub fn len(&self) -> usize {
+        self.all.borrow().len()
+    }
+
     /// Whether nobody listens.
     pub fn is_empty(&self) -> bool {
         self.all.borrow().is_empty()
