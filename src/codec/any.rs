@@ -77,6 +77,12 @@ impl Decoder for AnyDecoder {
         }
     }
 
+    fn arrived(&mut self, t_us: u64) {
+        if let Stage::Decoding { decoder, .. } = &mut self.stage {
+            decoder.arrived(t_us);
+        }
+    }
+
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         self.settle(true, out)?;
         match &mut self.stage {
