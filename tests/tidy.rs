@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "plot",
         "pictures",
     ],
-    &["replay", "info", "convert", "import", "train", "eval"],
+    &["replay", "info", "convert", "import", "train", "eval", "send"],
     &["cli", "main"],
 ];
 
@@ -84,6 +84,7 @@ const TOP: &[&str] = &[
     "Cargo.toml",
     "LICENSE-APACHE",
     "LICENSE-MIT",
+    "PROTOCOL.md",
     "README.md",
     "benches",
     "clippy.toml",

@@ -28,7 +28,7 @@ pub fn probe(bytes: &[u8]) {
 }
 
 /// Cuts the bytes into datagrams, each after a byte that tells its length, and panics if a decoder
-/// fails, makes more events than the bytes can hold, or forgets a datagram.
+/// fails or makes more events than the bytes can hold.
 pub fn datagrams(bytes: &[u8]) {
     for format in DATAGRAMS {
         for sensor in [None, Some(SensorSize { width: 346, height: 260 })] {
