@@ -341,7 +341,9 @@ fn recordings_that_cannot_be_sent_are_named() {
     assert_eq!(received.join().expect("events").len(), 11);
     let folder = tempfile::tempdir().expect("a folder");
     let davis = write(folder.path(), "davis.csv", &events(0.01, 10_000)).display().to_string();
-    fails(&["--sensor", "320x240", &davis, "udp://127.0.0.1:9?format=jaer"], 2, &["DVS128"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let url = format!("udp://{}?format=jaer", socket.local_addr().expect("an address"));
+    fails(&["--sensor", "320x240", &davis, &url], 2, &["DVS128"]);
 }
 
 #[test]

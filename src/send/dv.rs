@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stream::{patient_tcp, write_all};
 use super::{Link, Sent};
@@ -19,6 +19,10 @@ pub const MAX_CLIENTS: usize = 10;
 
 /// How often a server without a client looks for one.
 const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long clients stay connected after the last packet: dv-processing's reader forgets packets
+/// that it has not handed out when the connection ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub struct DvServer<'a> {
     listener: TcpListener,
@@ -93,6 +97,10 @@ impl Link for DvServer<'_> {
     }
 
     fn finish(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_WORDS && !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(PATIENCE);
+        }
         Ok(())
     }
 }
