@@ -2,7 +2,7 @@
 
 use dvs_stream::codec::datagram::MAX_DATAGRAM_BYTES;
 use dvs_stream::codec::{
-    DATAGRAMS, DatagramFormat, DatagramOptions, Decoder, Tally, datagrams_by_name,
+    AnyDecoder, DATAGRAMS, DatagramFormat, DatagramOptions, Decoder, Tally, datagrams_by_name,
 };
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use proptest::prelude::*;
@@ -24,8 +24,8 @@ fn datagrams(format: &DatagramFormat, events: &[Event]) -> Vec<Vec<u8>> {
     datagrams
 }
 
-fn fresh(format: &DatagramFormat) -> Box<dyn Decoder> {
-    (format.decoder)(Some(DAVIS346))
+fn fresh(format: &DatagramFormat) -> AnyDecoder {
+    AnyDecoder::datagrams(format, Some(DAVIS346))
 }
 
 fn decoded<'a>(

@@ -101,8 +101,8 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
         eprintln!("{}", report(args, &sent, begun.elapsed().as_secs_f64()));
     }
     match done {
+        Ok(()) | Err(Error::Stopped) if stop.load(Ordering::Relaxed) => Ok(ExitCode::from(130)),
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(Error::Stopped) if stop.load(Ordering::Relaxed) => Ok(ExitCode::from(130)),
         Err(error) => {
             let code = if matches!(error, Error::Unsupported(_)) { 2 } else { 1 };
             let what = format!("{}: after {}", args.file.display(), amount(&sent));
