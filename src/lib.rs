@@ -71,6 +71,7 @@ pub mod recording;
 pub mod replay;
 pub mod ring;
 pub mod score;
+pub mod send;
 pub mod serve;
 pub mod session;
 pub mod sink;

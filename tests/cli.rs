@@ -433,7 +433,7 @@ fn info_tells_recordings_and_models_apart() {
 #[test]
 fn every_command_helps_with_an_example() {
     let help = check(&["--help"], 0);
-    for command in ["replay", "info", "convert", "synth", "import", "completions"] {
+    for command in ["replay", "info", "convert", "send", "synth", "import", "completions"] {
         assert!(help.contains(command), "{command} in {help}");
         let help = check(&[command, "--help"], 0);
         assert!(help.contains("dvs-stream "), "{command}: {help}");

@@ -68,8 +68,10 @@ fn fixtures(folder: &str) -> Vec<Fixture> {
         let path = entry.expect("an entry").path();
         let name =
             path.file_name().and_then(|name| name.to_str()).expect("a plain name").to_owned();
-        let prefix = name.split(['-', '.']).next().unwrap_or_default();
-        if let Ok(format) = probe::by_name(prefix) {
+        let is_named = |format: &&Format| {
+            name.strip_prefix(format.name).is_some_and(|rest| rest.starts_with(['-', '.']))
+        };
+        if let Some(format) = FORMATS.iter().find(is_named) {
             let bytes = std::fs::read(&path).expect("readable");
             assert!(bytes.len() <= MAX_FIXTURE_BYTES, "{name} is too long");
             found.push(Fixture { name, format, bytes });
@@ -164,7 +166,10 @@ fn clean_cuts(format: &str, bytes: &[u8]) -> Vec<usize> {
             let table = ends.last().copied().unwrap_or(data);
             ends.into_iter().chain(table..bytes.len()).collect()
         }
+        "dv" => packets(bytes, 4 + word(bytes, 0), 8, |head| Some(word(head, 4))),
         "nmnist" => (0..bytes.len()).step_by(5).collect(),
+        "faery-t64" => (0..bytes.len()).step_by(13).collect(),
+        "faery-t32" | "spif" => (0..bytes.len()).step_by(8).collect(),
         "npy" => Vec::new(),
         // After a line's end, or where the last of four columns is whole: a polarity is.
         "csv" => {

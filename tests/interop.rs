@@ -1,4 +1,4 @@
-//! AEDAT 4 files that we write, read back by the Python packages dv-processing and faery.
+//! What we write and send, read back by the Python packages dv-processing and faery.
 //!
 //! Skipped, with a line that says so, where `tests/interop/setup.sh` has not been run.
 
@@ -6,8 +6,11 @@ use dvs_stream::codec::aedat4::Aedat4Encoder;
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use sha2::{Digest, Sha256};
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 const SENSOR: SensorSize = SensorSize { width: 346, height: 260 };
 const READERS: [&str; 2] = ["dv-processing", "faery"];
@@ -49,22 +52,27 @@ fn encoded(events: &[Event], compression: Compression) -> Vec<u8> {
 
 /// The line that `read.py` must print of these events.
 fn expected(reader: &str, file: &Path, events: &[Event]) -> serde_json::Value {
-    let digest = |field: &dyn Fn(&Event) -> Vec<u8>| {
-        let bytes: Vec<u8> = events.iter().flat_map(field).collect();
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
     serde_json::json!({
         "reader": reader,
         "file": file,
         "sensor": SENSOR.to_string(),
         "events": events.len(),
-        "digests": [
-            digest(&|e| e.t_us.to_le_bytes().to_vec()),
-            digest(&|e| e.x.to_le_bytes().to_vec()),
-            digest(&|e| e.y.to_le_bytes().to_vec()),
-            digest(&|e| vec![e.polarity as u8]),
-        ],
+        "digests": digests(events),
     })
+}
+
+/// Of t, x, y and polarity.
+fn digests(events: &[Event]) -> [String; 4] {
+    let digest = |field: &dyn Fn(&Event) -> Vec<u8>| {
+        let bytes: Vec<u8> = events.iter().flat_map(field).collect();
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    [
+        digest(&|e| e.t_us.to_le_bytes().to_vec()),
+        digest(&|e| e.x.to_le_bytes().to_vec()),
+        digest(&|e| e.y.to_le_bytes().to_vec()),
+        digest(&|e| vec![e.polarity as u8]),
+    ]
 }
 
 #[test]
@@ -103,4 +111,62 @@ fn python_packages_read_what_we_write() {
         assert_eq!(line, &wanted);
     }
     eprintln!("read back equal: {} files by {}", files.len(), READERS.join(" and "));
+}
+
+/// The line that a receiver prints must hold the digests of the events.
+fn check(receiver: &str, lines: &mut dyn Iterator<Item = String>, events: &[Event]) {
+    let line = lines.next().unwrap_or_default();
+    let found: serde_json::Value = serde_json::from_str(&line).expect(receiver);
+    assert_eq!(found["digests"], serde_json::json!(digests(events)), "{receiver}");
+    eprintln!("received equal: {} events by {receiver}", events.len());
+}
+
+fn first_line(child: &mut Child) -> (String, impl Iterator<Item = String> + use<>) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    (lines.next().unwrap_or_default(), lines)
+}
+
+fn send(file: &Path, flags: &[&str], url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+    command.arg("send").args(flags).arg(file).arg(url).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn python_packages_receive_what_we_send() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (path, events) = (folder.path().join("sent.aedat4"), events(50_000));
+    std::fs::write(&path, encoded(&events, Compression::Lz4)).unwrap();
+    let receive = |arguments: &[&str]| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/receive.py");
+        let mut command = Command::new(&python);
+        command.arg(script).args(arguments).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    for flags in [["--speed", "1"], ["--speed", "max"], ["--compression", "zstd"]] {
+        let mut server = send(&path, &flags, "dv://127.0.0.1:0").spawn().unwrap();
+        let (line, _rest) = first_line(&mut server);
+        let mut receiver = receive(&["dv", line.rsplit(':').next().unwrap()]);
+        let lines = BufReader::new(receiver.stdout.take().unwrap()).lines();
+        check("dv-processing", &mut lines.map_while(Result::ok), &events);
+        receiver.wait().unwrap();
+        assert!(server.wait().unwrap().success());
+    }
+    let low: Vec<Event> =
+        events.iter().map(|event| Event { t_us: event.t_us & 0xFFFF_FFFF, ..*event }).collect();
+    for (layout, format, expected) in
+        [("t64_x16_y16_on8", "faery-t64", &events), ("t32_x16_y15_on1", "faery-t32", &low)]
+    {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let mut receiver = receive(&[layout, &port, "50000"]);
+        let (ready, mut lines) = first_line(&mut receiver);
+        assert_eq!(ready, "ready");
+        // It binds when it begins to wait.
+        std::thread::sleep(Duration::from_millis(500));
+        let url = format!("udp://127.0.0.1:{port}?format={format}");
+        assert!(send(&path, &["--speed", "0.5"], &url).status().unwrap().success());
+        check("faery", &mut lines, expected);
+        receiver.wait().unwrap();
+    }
 }

@@ -3,8 +3,8 @@
 //! Inputs are recordings as they stand, so that fixtures are seeds and what is found is a fixture.
 
 use dvs_stream::codec::probe::{PROBE_BYTES, Probe, by_name, probe as probe_bytes};
-use dvs_stream::codec::{DecoderOptions, Format, Need, Tally};
-use dvs_stream::event::{Event, Sensor};
+use dvs_stream::codec::{DATAGRAMS, DecoderOptions, Format, Need, Tally};
+use dvs_stream::event::{Event, Sensor, SensorSize};
 
 /// Decodes in one piece and in small ones, with and without passing over what need not be read,
 /// and panics if one gives other events, another count or another error than the other.
@@ -23,6 +23,27 @@ pub fn probe(bytes: &[u8]) {
         }
         if let Probe::Format(format) = whole {
             decode_as(format, bytes);
+        }
+    }
+}
+
+/// Cuts the bytes into datagrams, each after a byte that tells its length, and panics if a decoder
+/// fails or makes more events than the bytes can hold.
+pub fn datagrams(bytes: &[u8]) {
+    for format in DATAGRAMS {
+        for sensor in [None, Some(SensorSize { width: 346, height: 260 })] {
+            let mut decoder = (format.decoder)(sensor);
+            let (mut events, mut rest, mut t_us) = (Vec::new(), bytes, 0);
+            while let Some((n_bytes, after)) = rest.split_first() {
+                let (datagram, after) = after.split_at(usize::from(*n_bytes).min(after.len()));
+                rest = after;
+                t_us += 1000;
+                decoder.arrived(t_us);
+                decoder.feed(datagram, &mut events).expect("datagrams never fail");
+            }
+            decoder.finish(&mut events).expect("datagrams never fail");
+            assert!(4 * events.len() <= bytes.len(), "{}", format.name);
+            assert!(events.iter().all(|event| event.t_us <= Event::MAX_T_US), "{}", format.name);
         }
     }
 }

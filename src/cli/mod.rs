@@ -11,6 +11,7 @@ mod import;
 mod info;
 mod replay;
 mod scores;
+mod send;
 mod serve;
 mod synth;
 mod train;
@@ -54,6 +55,7 @@ enum Command {
     Eval(Box<eval::EvalArgs>),
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
+    Send(send::SendArgs),
     Synth(synth::SynthArgs),
     Import(import::ImportArgs),
     /// Print shell completions
@@ -147,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::main(args, common),
         Command::Info(args) => info::main(args, common),
         Command::Convert(args) => convert::main(args, common),
+        Command::Send(args) => send::main(args, common),
         Command::Synth(args) => synth::main(args, common),
         Command::Import(args) => import::main(args, common),
         Command::Completions { shell } => {

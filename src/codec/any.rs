@@ -1,9 +1,9 @@
 //! A decoder of whatever comes: holds the first bytes until their format is known, then is that
 //! format's decoder.
 
-use super::{Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
+use super::{DatagramFormat, Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
 use crate::error::{Error, Result};
-use crate::event::{Event, Sensor};
+use crate::event::{Event, Sensor, SensorSize};
 
 /// Decoder of a stream whose format its own bytes tell, or the caller names.
 pub struct AnyDecoder {
@@ -15,6 +15,7 @@ pub struct AnyDecoder {
 enum Stage {
     Probing(Vec<u8>),
     Decoding { format: &'static Format, decoder: Box<dyn Decoder> },
+    Datagrams(Box<dyn Decoder>),
 }
 
 impl AnyDecoder {
@@ -31,17 +32,31 @@ impl AnyDecoder {
         AnyDecoder { options: *options, name, stage: Stage::Probing(Vec::new()) }
     }
 
-    /// The format, once it is known.
+    /// For one sender's datagrams: each feed is one of them, and none fails. The sensor, where it
+    /// is known, tells whose addresses they hold.
+    pub fn datagrams(format: &DatagramFormat, sensor: Option<SensorSize>) -> Self {
+        let stage = Stage::Datagrams((format.decoder)(sensor));
+        AnyDecoder { options: DecoderOptions::default(), name: None, stage }
+    }
+
+    /// The format, once it is known; none for datagrams.
     pub fn format(&self) -> Option<&'static Format> {
         match &self.stage {
             Stage::Decoding { format, .. } => Some(*format),
-            Stage::Probing(_) => None,
+            Stage::Probing(_) | Stage::Datagrams(_) => None,
         }
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {
         match &self.stage {
-            Stage::Decoding { decoder, .. } => Some(&**decoder),
+            Stage::Decoding { decoder, .. } | Stage::Datagrams(decoder) => Some(&**decoder),
+            Stage::Probing(_) => None,
+        }
+    }
+
+    fn decoder_mut(&mut self) -> Option<&mut Box<dyn Decoder>> {
+        match &mut self.stage {
+            Stage::Decoding { decoder, .. } | Stage::Datagrams(decoder) => Some(decoder),
             Stage::Probing(_) => None,
         }
     }
@@ -65,23 +80,31 @@ impl AnyDecoder {
 impl Decoder for AnyDecoder {
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         match &mut self.stage {
-            Stage::Decoding { decoder, .. } => return decoder.feed(bytes, out),
+            Stage::Decoding { decoder, .. } | Stage::Datagrams(decoder) => {
+                return decoder.feed(bytes, out);
+            }
             Stage::Probing(held) => held.extend_from_slice(bytes),
         }
         self.settle(false, out)
     }
 
     fn skipped(&mut self, n: u64) {
-        if let Stage::Decoding { decoder, .. } = &mut self.stage {
+        if let Some(decoder) = self.decoder_mut() {
             decoder.skipped(n);
+        }
+    }
+
+    fn arrived(&mut self, t_us: u64) {
+        if let Some(decoder) = self.decoder_mut() {
+            decoder.arrived(t_us);
         }
     }
 
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         self.settle(true, out)?;
-        match &mut self.stage {
-            Stage::Decoding { decoder, .. } => decoder.finish(out),
-            Stage::Probing(_) => {
+        match self.decoder_mut() {
+            Some(decoder) => decoder.finish(out),
+            None => {
                 Err(Error::Unsupported("unknown format: it ends before it can be told".to_owned()))
             }
         }

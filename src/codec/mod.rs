@@ -11,12 +11,20 @@ mod chips;
 mod clock;
 mod columns;
 mod csv;
+pub mod datagram;
+mod faery;
 mod header;
+mod jaer;
 mod nmnist;
 mod npy;
 pub mod probe;
+mod records;
+mod spif;
 
 pub use any::AnyDecoder;
+pub use datagram::{
+    DATAGRAMS, DatagramEncoder, DatagramFormat, DatagramOptions, datagrams_by_name,
+};
 pub use probe::{Probe, by_name, for_writing, probe};
 
 use crate::error::Result;
@@ -48,6 +56,12 @@ pub trait Decoder: Send {
         let _ = n;
     }
 
+    /// Tells the decoder that the bytes it is fed next arrived at `t_us`: the time of events that
+    /// carry none.
+    fn arrived(&mut self, t_us: u64) {
+        let _ = t_us;
+    }
+
     /// The stream has ended.
     ///
     /// # Errors
@@ -66,7 +80,8 @@ pub trait Decoder: Send {
 /// What a recording holds besides the events that come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Events with impossible times, dropped: losses by `malformed`.
+    /// Events that cannot be ones (by an impossible time or a bit that none has) or, in datagrams,
+    /// are cut short; dropped: losses by `malformed`.
     pub malformed: u64,
     /// Image samples (APS words) or frame packets passed over.
     pub frames: u64,
@@ -76,8 +91,10 @@ pub struct Tally {
     pub external: u64,
     /// Events marked invalid by the camera, passed over.
     pub invalid: u64,
-    /// Packets of other event streams or of unknown kinds passed over.
+    /// Packets of other event streams or of unknown kinds, and repeated datagrams, passed over.
     pub other: u64,
+    /// Datagrams that never came, where they are numbered.
+    pub lost_datagrams: u64,
 }
 
 /// Turns events into the bytes of one recording.
@@ -160,7 +177,7 @@ pub struct Format {
     pub name: &'static str,
     /// Name for people.
     pub title: &'static str,
-    /// File name extensions, lower case, without the dot.
+    /// File name extensions, lower case, without the dot; none where no file is named so.
     pub extensions: &'static [&'static str],
     /// Looks for the format's mark; headerless formats never say [`Match::Yes`].
     pub probe: fn(&[u8]) -> Match,
@@ -182,4 +199,8 @@ pub const FORMATS: &[Format] = &[
     nmnist::FORMAT,
     npy::FORMAT,
     csv::FORMAT,
+    aedat4::DV,
+    faery::T64,
+    faery::T32,
+    spif::FORMAT,
 ];

@@ -4,7 +4,7 @@ use super::*;
 use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_files(), csv()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_files(), csv(), wire()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events, error)| Recording { file, what, bytes, events, error })
@@ -53,6 +53,73 @@ fn aedat2() -> Vec<Row> {
             "no address fits a DVS128",
         ),
         ("aedat2-leap.aedat", "one time 54 minutes ahead", clock, leap, ""),
+    ]
+}
+
+fn wire() -> Vec<Row> {
+    let events = events(12);
+    let but_one = [&events[..5], &events[6..]].concat();
+    let t64 = faery_t64(&events);
+    let changed = |bytes: &[u8], at: usize, byte: u8| {
+        let mut changed = bytes.to_vec();
+        changed[at] = byte;
+        changed
+    };
+    let t32 = faery_t32(&events);
+    let words = spif(&events);
+    let sound = dv(&events, Compression::None);
+    vec![
+        (
+            "faery-t64-cut.bin",
+            "ends inside an event",
+            t64[..100].to_vec(),
+            events[..7].to_vec(),
+            "ends after 9 of 13 bytes",
+        ),
+        (
+            "faery-t64-polarity.bin",
+            "a polarity of 2",
+            changed(&t64, 5 * 13 + 12, 2),
+            but_one.clone(),
+            "",
+        ),
+        (
+            "faery-t64-time.bin",
+            "a negative time",
+            changed(&t64, 5 * 13 + 7, 0x80),
+            but_one.clone(),
+            "",
+        ),
+        (
+            "faery-t32-cut.bin",
+            "ends inside an event",
+            t32[..95].to_vec(),
+            events[..11].to_vec(),
+            "ends after 7 of 8 bytes",
+        ),
+        ("faery-t32-bit.bin", "a bit that none has", changed(&t32, 47, 0x80), but_one, ""),
+        (
+            "spif-cut.bin",
+            "ends before a time",
+            words[..92].to_vec(),
+            events[..11].to_vec(),
+            "ends after 4 of 8 bytes",
+        ),
+        (
+            "spif-untimed.bin",
+            "an event without a time",
+            changed(&words, 43, 0x80),
+            events[..5].to_vec(),
+            "carries no time",
+        ),
+        (
+            "dv-cut.dv",
+            "ends inside a packet",
+            sound[..sound.len() - 7].to_vec(),
+            vec![],
+            "ends after 225 of 232 bytes",
+        ),
+        ("dv-hostile.dv", "a header of 1 GiB", changed(&sound, 3, 0x40), vec![], "more than the"),
     ]
 }
 

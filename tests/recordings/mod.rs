@@ -9,7 +9,7 @@ use dvs_stream::event::{Event, Polarity, SensorSize};
 
 /// One file under `fixtures/`.
 pub struct Recording {
-    /// File name: the format's name comes before the first `-` or `.`.
+    /// File name: the format's name, then `-` or `.`.
     pub file: &'static str,
     /// What is in it, without commas.
     pub what: &'static str,
@@ -163,6 +163,42 @@ pub fn aedat4(events: &[Event], compression: Compression, patched: bool) -> Vec<
         bytes[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
     }
     bytes
+}
+
+/// What a DV server sends: the same without the opening line and the table.
+pub fn dv(events: &[Event], compression: Compression) -> Vec<u8> {
+    let file = aedat4(events, compression, false);
+    let at = first_packet(&file);
+    let n_payload = u32::from_le_bytes([file[at + 4], file[at + 5], file[at + 6], file[at + 7]]);
+    file[14..at + 8 + n_payload as usize].to_vec()
+}
+
+/// faery's 13 bytes an event.
+pub fn faery_t64(events: &[Event]) -> Vec<u8> {
+    let record = |event: &Event| {
+        let pixel = [event.x.to_le_bytes(), event.y.to_le_bytes()].concat();
+        [event.t_us.to_le_bytes().as_slice(), &pixel, &[is_on(event) as u8]].concat()
+    };
+    events.iter().flat_map(record).collect()
+}
+
+/// faery's 8 bytes an event.
+pub fn faery_t32(events: &[Event]) -> Vec<u8> {
+    let record = |event: &Event| {
+        let y_on = event.y << 1 | is_on(event) as u16;
+        let pixel = [event.x.to_le_bytes(), y_on.to_le_bytes()].concat();
+        [(event.t_us as u32).to_le_bytes().as_slice(), &pixel].concat()
+    };
+    events.iter().flat_map(record).collect()
+}
+
+/// SPIF's words with times.
+pub fn spif(events: &[Event]) -> Vec<u8> {
+    let words = |event: &Event| {
+        let pixel = u32::from(event.x) << 16 | is_on(event) << 15 | u32::from(event.y);
+        [pixel.to_le_bytes(), (event.t_us as u32).to_le_bytes()].concat()
+    };
+    events.iter().flat_map(words).collect()
 }
 
 /// Offset of the first packet of an AEDAT 4 file.

@@ -4,7 +4,7 @@ use super::*;
 use dvs_stream::codec::Compression;
 
 pub fn recordings() -> Vec<Recording> {
-    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_plain(), npy_structured(), csv()]
+    [aedat2(), aedat1(), aedat3(), aedat4(), nmnist(), npy_plain(), npy_structured(), csv(), wire()]
         .into_iter()
         .flatten()
         .map(|(file, what, bytes, events)| Recording { file, what, bytes, events, error: "" })
@@ -202,6 +202,22 @@ fn csv() -> Vec<Row> {
         ("csv-faery.csv", "names and size as faery writes them", faery, events.clone()),
         ("csv-plain.csv", "no names; polarity -1 and 1", plain, events.clone()),
         ("csv-odd.csv", "another order and one column more", odd, events.clone()),
+    ]
+}
+
+/// Formats of the network.
+fn wire() -> Vec<Row> {
+    let events = events(24);
+    let wrapping = later(&events, (1 << 32) - events[11].t_us);
+    let mut far = later(&events, 1_589_163_147_368_868);
+    far[20].t_us = Event::MAX_T_US;
+    vec![
+        ("dv-none.dv", "not compressed", dv(&events, Compression::None), events.clone()),
+        ("dv-lz4.dv", "LZ4", dv(&events, Compression::Lz4), events.clone()),
+        ("dv-zstd.dv", "Zstandard", dv(&events, Compression::Zstd), events),
+        ("faery-t64.bin", "absolute times and the latest of all", faery_t64(&far), far),
+        ("faery-t32.bin", "the clock wraps", faery_t32(&wrapping), wrapping.clone()),
+        ("spif.bin", "the clock wraps", spif(&wrapping), wrapping),
     ]
 }
 

@@ -1,6 +1,6 @@
-//! Writes AEDAT 4.0 files of one event stream.
+//! Writes AEDAT 4.0 of one event stream: files, and what goes out live.
 //!
-//! Packets are as long and laid out as dv-processing makes them. Never seeks: the header is
+//! Packets of files are as long and laid out as dv-processing makes them. Never seeks: the header is
 //! written without the table's position, which a patch puts in at the end.
 
 use super::table::{self, Row};
@@ -29,9 +29,13 @@ const PACKET_OPENING: [u8; 32] = [
     0, 0, 0, 0, // count of events
 ];
 
-/// Encoder of AEDAT 4.0 files.
+/// Encoder of AEDAT 4.0.
 pub struct Aedat4Encoder {
     options: EncoderOptions,
+    /// What the header follows.
+    mark: &'static [u8],
+    /// Packets end with each call, and there is no table.
+    is_live: bool,
     /// Bytes written so far; 0 before the header.
     n_written: u64,
     /// Offset of the header's field for the table's position.
@@ -43,10 +47,12 @@ pub struct Aedat4Encoder {
 }
 
 impl Aedat4Encoder {
-    /// A fresh encoder; it needs a sensor size, which it asks for with the first call.
+    /// For a file. Every encoder needs a sensor size, which it asks for with the first call.
     pub fn new(options: &EncoderOptions) -> Self {
         Aedat4Encoder {
             options: *options,
+            mark: MARK,
+            is_live: false,
             n_written: 0,
             table_field_at: 0,
             packet: PACKET_OPENING.to_vec(),
@@ -54,6 +60,17 @@ impl Aedat4Encoder {
             rows: Vec::new(),
             compressor: Compressor::new(options.compression),
         }
+    }
+
+    /// For a file that is read while it is written: each call's events are whole packets, and no
+    /// table ends it.
+    pub fn live(options: &EncoderOptions) -> Self {
+        Aedat4Encoder { is_live: true, ..Aedat4Encoder::new(options) }
+    }
+
+    /// For the clients of a DV server: a live file without its opening line.
+    pub fn network(options: &EncoderOptions) -> Self {
+        Aedat4Encoder { mark: &[], ..Aedat4Encoder::live(options) }
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) -> Result<()> {
@@ -64,9 +81,9 @@ impl Aedat4Encoder {
             Error::Unsupported("an AEDAT 4 file names its sensor size: give --sensor WxH".into())
         })?;
         let (header, field_at) = header(sensor, self.options.compression);
-        self.table_field_at = (MARK.len() + field_at) as u64;
-        self.n_written = (MARK.len() + header.len()) as u64;
-        out.extend_from_slice(MARK);
+        self.table_field_at = (self.mark.len() + field_at) as u64;
+        self.n_written = (self.mark.len() + header.len()) as u64;
+        out.extend_from_slice(self.mark);
         out.extend_from_slice(&header);
         Ok(())
     }
@@ -98,8 +115,10 @@ impl Aedat4Encoder {
         let n_bytes = (out.len() - header_at - PACKET_HEADER_BYTES) as u32;
         out[header_at + 4..][..4].copy_from_slice(&n_bytes.to_le_bytes());
         let payload_at = self.n_written + PACKET_HEADER_BYTES as u64;
-        let n_events = n_events as u64;
-        self.rows.push(Row { payload_at, n_bytes, n_events, span_us: self.span_us });
+        if !self.is_live {
+            let n_events = n_events as u64;
+            self.rows.push(Row { payload_at, n_bytes, n_events, span_us: self.span_us });
+        }
         self.n_written = payload_at + u64::from(n_bytes);
         self.packet.truncate(PACKET_OPENING.len());
         self.span_us = [u64::MAX, 0];
@@ -121,12 +140,15 @@ impl Encoder for Aedat4Encoder {
                 self.end_packet(out)?;
             }
         }
-        Ok(())
+        if self.is_live { self.end_packet(out) } else { Ok(()) }
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Patch>> {
         self.begin(out)?;
         self.end_packet(out)?;
+        if self.is_live {
+            return Ok(None);
+        }
         self.compressor.append(&table::build(STREAM_ID, &self.rows), out)?;
         let bytes = self.n_written.to_le_bytes().to_vec();
         Ok(Some(Patch { offset: self.table_field_at, bytes }))

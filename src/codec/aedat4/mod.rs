@@ -30,6 +30,18 @@ pub const FORMAT: Format = Format {
     encoder: Some(|options| Box::new(Aedat4Encoder::new(options))),
 };
 
+/// The row of what a DV server sends in [`super::FORMATS`]: AEDAT 4.0 without the opening line and
+/// without the table.
+pub const DV: Format = Format {
+    name: "dv",
+    title: "DV network stream",
+    extensions: &[],
+    probe: probe_network,
+    plausible: |_| false,
+    decoder: |options| Box::new(Aedat4Decoder::network(options)),
+    encoder: Some(|options| Box::new(Aedat4Encoder::network(options))),
+};
+
 /// Greatest length of the header; real ones have 0.8 to 4 KiB.
 pub const MAX_HEADER_BYTES: usize = 1 << 20;
 
@@ -41,6 +53,17 @@ fn probe(prefix: &[u8]) -> Match {
     match prefix.len() {
         n if n >= MARK.len() && prefix.starts_with(MARK) => Match::Yes,
         n if n < MARK.len() && MARK.starts_with(prefix) => Match::Short,
+        _ => Match::No,
+    }
+}
+
+/// The mark is the header's identifier, which follows its length and the root's offset.
+fn probe_network(prefix: &[u8]) -> Match {
+    let (length, identifier) = (packet::u32_at(prefix, 0), prefix.get(8..).unwrap_or_default());
+    let is_header = length.is_some_and(|n_bytes| n_bytes as usize <= MAX_HEADER_BYTES);
+    match identifier.len() {
+        n if n >= 4 && is_header && identifier.starts_with(b"IOHE") => Match::Yes,
+        1..4 if is_header && b"IOHE".starts_with(identifier) => Match::Short,
         _ => Match::No,
     }
 }
