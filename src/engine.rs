@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
@@ -21,10 +23,30 @@ use crate::telemetry::{EngineMeters, StreamMeters};
 pub trait Outlet {
     /// One record of a stream; the logits are empty but for predictions. `ending` marks what
     /// the end of the stream tells: no prediction follows.
-    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], ending: bool);
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], ending: bool);
 
     /// A batch is complete. `Break` stops the engine: nobody reads any more.
     fn flush(&mut self) -> ControlFlow<()>;
+}
+
+/// Who a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Never given twice by one engine.
+    pub id: u64,
+    /// Its name in records.
+    pub name: String,
+}
+
+/// What a turn of the engine came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was stepped or ended; there may be more.
+    Worked,
+    /// Nothing is there to step.
+    Idle,
+    /// All ports and streams are gone, or the outlet broke.
+    Over,
 }
 
 /// The engine is gone; whoever feeds it should stop.
@@ -36,39 +58,77 @@ pub struct EngineGone;
 pub struct Port {
     streams: Sender<Opened>,
     bell: Sender<()>,
+    next_id: Arc<AtomicU64>,
 }
 
 /// Feeds one stream. Dropped without [`Feed::end`], the stream ends with an error.
 pub struct Feed {
+    id: u64,
     frames: FrameSender,
     bell: Sender<()>,
     room: Receiver<()>,
 }
 
 struct Opened {
-    stream: String,
+    stream: Stream,
     frames: FrameReceiver,
     room: Sender<()>,
     meters: StreamMeters,
 }
 
 impl Port {
-    /// Opens a stream; it gets a slot as soon as one is free.
+    /// Opens a stream, which is metered in the series of its name; it gets a slot as soon as one
+    /// is free.
     ///
     /// # Errors
     /// When the engine is gone.
-    pub fn open(&self, stream: &str) -> std::result::Result<Feed, EngineGone> {
+    pub fn open(&self, name: &str) -> std::result::Result<Feed, EngineGone> {
+        self.open_in(name, name)
+    }
+
+    /// Opens a stream whose meters are in the series of another name.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub fn open_in(&self, name: &str, series: &str) -> std::result::Result<Feed, EngineGone> {
         let (sender, receiver) = ring();
         let (room_in, room) = bounded(1);
-        let stream = stream.to_owned();
-        let meters = StreamMeters::new(&stream);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream { id, name: name.to_owned() };
+        let meters = StreamMeters::new(series);
         let opened = Opened { stream, frames: receiver, room: room_in, meters };
         self.streams.send(opened).map_err(|_| EngineGone)?;
-        Ok(Feed { frames: sender, bell: self.bell.clone(), room })
+        Ok(Feed { id, frames: sender, bell: self.bell.clone(), room })
     }
 }
 
 impl Feed {
+    /// The stream's [`Stream::id`].
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Hands a batch on and leaves an empty one in its place, if the ring has room; says whether.
+    pub fn offer(&mut self, frames: &mut Frames) -> bool {
+        match self.frames.try_send(Item::Frames(std::mem::take(frames))) {
+            Ok(()) => {
+                *frames = self.frames.empty();
+                let _ = self.bell.try_send(());
+                true
+            }
+            Err(Item::Frames(back)) => {
+                *frames = back;
+                false
+            }
+            Err(Item::End(_)) => false,
+        }
+    }
+
+    /// Whether the engine has taken all that was handed on.
+    pub fn is_taken(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Hands a batch on and leaves an empty one in its place; waits while the ring is full.
     ///
     /// # Errors
@@ -113,6 +173,8 @@ pub struct Engine {
     slots: Vec<Option<Opened>>,
     waiting: VecDeque<Opened>,
     streams: Receiver<Opened>,
+    /// No port is left.
+    closed: bool,
     bell: Receiver<()>,
     brought: Vec<SlotFrames>,
     ended: Vec<(usize, StreamEnd)>,
@@ -127,11 +189,13 @@ impl Engine {
         let (streams_in, streams) = unbounded();
         let (bell_in, bell) = bounded(1);
         let n_slots = session.n_slots();
+        let next_id = Arc::new(AtomicU64::new(0));
         let engine = Engine {
             slots: std::iter::repeat_with(|| None).take(n_slots).collect(),
             session,
             waiting: VecDeque::new(),
             streams,
+            closed: false,
             bell,
             brought: Vec::with_capacity(n_slots),
             ended: Vec::with_capacity(n_slots),
@@ -139,7 +203,7 @@ impl Engine {
             meters: EngineMeters::default(),
             window_s: window_us as f64 * 1e-6,
         };
-        (engine, Port { streams: streams_in, bell: bell_in })
+        (engine, Port { streams: streams_in, bell: bell_in, next_id })
     }
 
     /// Runs until all ports and streams are gone, or the outlet breaks.
@@ -148,20 +212,28 @@ impl Engine {
     /// When a step fails.
     pub fn run(&mut self, outlet: &mut dyn Outlet) -> Result<()> {
         loop {
-            let more = self.admit();
-            self.gather();
-            if self.brought.is_empty() && self.ended.is_empty() {
-                if !more && self.waiting.is_empty() && self.slots.iter().all(Option::is_none) {
-                    return Ok(());
-                }
-                self.wait(more);
-                continue;
-            }
-            self.step()?;
-            if self.deliver(outlet).is_break() {
-                return Ok(());
+            match self.turn(outlet)? {
+                Turn::Worked => (),
+                Turn::Idle => self.wait(),
+                Turn::Over => return Ok(()),
             }
         }
+    }
+
+    /// Steps what the streams have brought by now, and never waits.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn turn(&mut self, outlet: &mut dyn Outlet) -> Result<Turn> {
+        self.admit();
+        self.gather();
+        if self.brought.is_empty() && self.ended.is_empty() {
+            let alone = self.waiting.is_empty() && self.slots.iter().all(Option::is_none);
+            return Ok(if alone && self.closed { Turn::Over } else { Turn::Idle });
+        }
+        self.step()?;
+        let delivered = self.deliver(outlet);
+        Ok(if delivered.is_break() { Turn::Over } else { Turn::Worked })
     }
 
     /// The session, after a run.
@@ -169,14 +241,13 @@ impl Engine {
         self.session
     }
 
-    /// Gives waiting streams the free slots; says whether more may be opened.
-    fn admit(&mut self) -> bool {
-        let mut more = true;
+    /// Gives waiting streams the free slots.
+    fn admit(&mut self) {
         loop {
             match self.streams.try_recv() {
                 Ok(opened) => self.waiting.push_back(opened),
                 Err(error) => {
-                    more &= !error.is_disconnected();
+                    self.closed = error.is_disconnected();
                     break;
                 }
             }
@@ -185,7 +256,6 @@ impl Engine {
             *slot = self.waiting.pop_front();
         }
         self.meters.streams(self.slots.iter().flatten().count());
-        more
     }
 
     /// Takes one batch, or the end, of each stream that has something.
@@ -198,10 +268,12 @@ impl Engine {
                     batch.windows().iter().for_each(|window| losses += window.losses);
                     let events = batch.windows().iter().map(|w| u64::from(w.events)).sum();
                     meters.windows(batch.len() as u64, events, losses);
+                    meters.ring(batch.len());
                     self.brought.push(SlotFrames { slot, frames: batch });
                 }
                 Some(Item::End(end)) => {
                     meters.raise_to(&end.totals);
+                    meters.ring(0);
                     self.ended.push((slot, end));
                 }
                 None if frames.is_abandoned() => {
@@ -247,8 +319,8 @@ impl Engine {
         outlet.flush()
     }
 
-    fn wait(&mut self, more: bool) {
-        if more {
+    fn wait(&mut self) {
+        if !self.closed {
             select! {
                 recv(self.bell) -> _ => (),
                 recv(self.streams) -> opened => self.waiting.extend(opened),

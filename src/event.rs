@@ -75,6 +75,18 @@ impl SensorSize {
     }
 }
 
+impl std::str::FromStr for SensorSize {
+    type Err = String;
+
+    /// `35x35`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<u16>().ok().filter(|n| (1..u16::MAX).contains(n));
+        text.split_once('x')
+            .and_then(|(w, h)| Some(SensorSize { width: number(w)?, height: number(h)? }))
+            .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as 346x260".to_owned())
+    }
+}
+
 impl std::fmt::Display for SensorSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width, self.height)

@@ -38,6 +38,8 @@ pub struct Ingest {
     windower: Windower,
     config: WindowConfig,
     events: Vec<Event>,
+    /// So many of them are cut.
+    taken: usize,
     frames: Frames,
     first_us: Option<u64>,
     unused: u64,
@@ -55,6 +57,7 @@ impl Ingest {
             windower: Windower::new(config),
             config,
             events: Vec::new(),
+            taken: 0,
             frames: Frames::default(),
             first_us: None,
             unused: 0,
@@ -68,10 +71,54 @@ impl Ingest {
     /// As the decoder, the probe or the view say; windows of the good part were emitted or will
     /// be by [`Ingest::finish`].
     pub fn feed(&mut self, bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
-        self.events.clear();
-        let fed = self.decoder.feed(bytes, &mut self.events);
-        self.take_events(emit)?;
-        fed
+        let decoded = self.decode(bytes);
+        self.cut_all(emit)?;
+        decoded
+    }
+
+    /// Takes the next bytes as far as events, for whoever cuts them piece by piece: see
+    /// [`Ingest::cut`], which must have taken all before the next call.
+    ///
+    /// # Errors
+    /// As [`Ingest::feed`]; events of the good part wait to be cut.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Need> {
+        self.forget_events();
+        let decoded = self.decoder.feed(bytes, &mut self.events);
+        self.take_events()?;
+        decoded
+    }
+
+    /// Cuts decoded events into windows until the batch is full. Says whether events are left.
+    pub fn cut(&mut self, out: &mut Frames) -> bool {
+        while self.taken < self.events.len() && !is_full(out) {
+            self.taken += self.windower.push(&self.events[self.taken..], out);
+        }
+        self.taken < self.events.len()
+    }
+
+    /// Windows that were cut are dropped, as [`Windower::drop_windows`] says.
+    pub fn drop_windows(&mut self, frames: &Frames) {
+        self.windower.drop_windows(frames);
+    }
+
+    /// No more bytes come: [`Ingest::decode`] of what the decoder still holds.
+    ///
+    /// # Errors
+    /// When the stream ended inside a record.
+    pub fn end_decoding(&mut self) -> Result<()> {
+        self.forget_events();
+        let finished = self.decoder.finish(&mut self.events);
+        self.take_events()?;
+        finished
+    }
+
+    /// Cuts the last, unfinished window off, after all others; a new pass may begin.
+    pub fn close(&mut self, out: &mut Frames) {
+        self.windower.finish(out);
+        self.first_us = None;
+        self.malformed = 0;
+        self.decoder = decoder(self.format(), &self.reading, self.name.as_deref());
+        self.view = None;
     }
 
     /// The caller passed over `n` bytes, as [`Need::Skip`] allowed.
@@ -85,16 +132,13 @@ impl Ingest {
     /// # Errors
     /// As [`Ingest::feed`]; the windows before the error have been emitted all the same.
     pub fn finish(&mut self, whole: bool, emit: &mut Emit<'_>) -> Result<()> {
-        let ended = if whole { self.end_decoding(emit) } else { Ok(()) };
-        self.windower.finish(&mut self.frames);
-        if !self.frames.is_empty() {
-            emit(&mut self.frames)?;
-        }
-        self.first_us = None;
-        self.malformed = 0;
-        self.decoder = decoder(self.format(), &self.reading, self.name.as_deref());
-        self.view = None;
-        ended
+        let ended = if whole { self.end_decoding() } else { Ok(()) };
+        self.cut_all(emit)?;
+        let mut frames = std::mem::take(&mut self.frames);
+        self.close(&mut frames);
+        let emitted = if frames.is_empty() { Ok(()) } else { emit(&mut frames) };
+        self.frames = frames;
+        emitted.and(ended)
     }
 
     /// What was counted so far over all passes.
@@ -122,14 +166,12 @@ impl Ingest {
         self.decoder.tally()
     }
 
-    fn end_decoding(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+    fn forget_events(&mut self) {
         self.events.clear();
-        let finished = self.decoder.finish(&mut self.events);
-        self.take_events(emit)?;
-        finished
+        self.taken = 0;
     }
 
-    fn take_events(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+    fn take_events(&mut self) -> Result<()> {
         let malformed = self.decoder.tally().malformed - self.malformed;
         if malformed > 0 {
             self.malformed += malformed;
@@ -138,16 +180,19 @@ impl Ingest {
         if self.events.is_empty() {
             return Ok(());
         }
-        let view = match &self.view {
-            Some(view) => view,
-            None => {
-                let sensor = self.decoder.sensor();
-                self.view.insert(View::new(&self.reading.view, &sensor, self.config.sensor)?)
-            }
+        let settled = match self.view.take() {
+            Some(view) => Ok(view),
+            None => View::new(&self.reading.view, &self.decoder.sensor(), self.config.sensor),
         };
-        view.apply(&mut self.events);
+        match settled {
+            Ok(view) => self.view.insert(view).apply(&mut self.events),
+            Err(error) => {
+                self.forget_events();
+                return Err(error);
+            }
+        }
         self.keep_span();
-        self.cut(emit)
+        Ok(())
     }
 
     /// Only the events between `from_us` and `to_us` stay.
@@ -163,18 +208,18 @@ impl Ingest {
         self.unused += (all - self.events.len()) as u64;
     }
 
-    fn cut(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        let mut taken = 0;
-        while taken < self.events.len() {
-            taken += self.windower.push(&self.events[taken..], &mut self.frames);
-            if is_full(&self.frames) {
-                emit(&mut self.frames)?;
+    fn cut_all(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut emitted = Ok(());
+        let mut more = true;
+        while more && emitted.is_ok() {
+            more = self.cut(&mut frames);
+            if !frames.is_empty() {
+                emitted = emit(&mut frames);
             }
         }
-        if !self.frames.is_empty() {
-            emit(&mut self.frames)?;
-        }
-        Ok(())
+        self.frames = frames;
+        emitted
     }
 }
 

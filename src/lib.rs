@@ -72,6 +72,7 @@ pub mod replay;
 pub mod ring;
 pub mod score;
 pub mod send;
+pub mod serve;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -188,16 +188,37 @@ fn draw_lines(
     times_ms: &[f64],
     names: Option<&[String]>,
 ) -> Result<String> {
+    let breaks = breaks(times_ms);
     let series: Vec<Series> = (0..variable.width)
         .map(|neuron| {
             let values = variable.rows.iter().skip(neuron).step_by(variable.width);
-            let points = times_ms.iter().copied().zip(values.map(|v| f64::from(*v))).collect();
+            let mut points = Vec::with_capacity(times_ms.len() + breaks.len());
+            for (k, (ms, value)) in times_ms.iter().zip(values).enumerate() {
+                if breaks.binary_search(&k).is_ok() {
+                    points.push((*ms, f64::NAN));
+                }
+                points.push((*ms, f64::from(*value)));
+            }
             let name = names.and_then(|names| names.get(neuron).cloned());
-            Series::new(name.unwrap_or_else(|| "neurons".to_owned()), points)
+            Series::new(name.unwrap_or_else(|| format!("neuron {neuron}")), points)
         })
         .collect();
     let OwnedAxes(title, y) = axes;
-    plot::lines(&Axes { title, x: "time in ms", y, y_range: None }, &series)
+    let x_range = Some((0.0, end_ms(times_ms)));
+    plot::lines(&Axes { title, x: "time in ms", y, x_range, y_range: None }, &series)
+}
+
+/// Where an axis of time ends: after the last step, though a clock may have begun anew.
+fn end_ms(times_ms: &[f64]) -> f64 {
+    times_ms.iter().copied().fold(1.0, f64::max)
+}
+
+/// The steps before which the network was not stepped: no line leads through a silence.
+fn breaks(times_ms: &[f64]) -> Vec<usize> {
+    let steps = || times_ms.windows(2).map(|pair| pair[1] - pair[0]);
+    let window_ms = steps().filter(|step| *step > 0.0).fold(f64::INFINITY, f64::min);
+    let apart = |step: f64| step <= 0.0 || step > 1.5 * window_ms;
+    steps().enumerate().filter(|(_, step)| apart(*step)).map(|(k, _)| k + 1).collect()
 }
 
 fn draw_spikes(title: &str, variable: &TracedVariable, times_ms: &[f64]) -> Result<String> {
@@ -207,6 +228,5 @@ fn draw_spikes(title: &str, variable: &TracedVariable, times_ms: &[f64]) -> Resu
             row.iter().enumerate().filter(|(_, z)| **z != 0.0).map(|(n, _)| (*ms, n))
         })
         .collect();
-    let end_ms = times_ms.last().copied().unwrap_or(0.0);
-    plot::raster(title, &spikes, variable.width, end_ms)
+    plot::raster(title, &spikes, variable.width, end_ms(times_ms))
 }

@@ -6,6 +6,7 @@
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 
+use crate::error::{Error, grouped};
 use crate::frame::Frames;
 use crate::prediction::Totals;
 
@@ -28,6 +29,19 @@ pub struct StreamEnd {
     pub totals: Totals,
     /// Why it ended early: a line for people, and the byte offset where it is known.
     pub error: Option<(String, Option<u64>)>,
+}
+
+impl StreamEnd {
+    /// The end of `stream`, which an error may have brought about.
+    pub fn new(stream: &str, totals: Totals, error: Option<&Error>) -> Self {
+        let used = match totals.events {
+            0 => String::new(),
+            1 => "; 1 event before it was used".to_owned(),
+            n => format!("; {} events before it were used", grouped(n)),
+        };
+        let told = |error: &Error| (format!("{stream}: {error}{used}"), error.offset());
+        StreamEnd { totals, error: error.map(told) }
+    }
 }
 
 /// The end that ingest holds.
@@ -60,6 +74,11 @@ impl FrameSender {
     #[allow(clippy::result_large_err)]
     pub fn try_send(&mut self, item: Item) -> Result<(), Item> {
         self.items.try_push(item)
+    }
+
+    /// Whether the receiver has taken all items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     /// An empty batch: one that came back, else a new one.

@@ -42,6 +42,21 @@ pub struct Crop {
     pub height: u16,
 }
 
+impl std::str::FromStr for Crop {
+    type Err = String;
+
+    /// `X,Y,W,H`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let numbers: Option<Vec<u16>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        match numbers.as_deref() {
+            Some([x, y, width, height]) if *width > 0 && *height > 0 => {
+                Ok(Crop { x: *x, y: *y, width: *width, height: *height })
+            }
+            _ => Err("expected X,Y,WIDTH,HEIGHT in pixels, as 100,80,35,35".to_owned()),
+        }
+    }
+}
+
 /// What a user asks of a view; applied in the order of the fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

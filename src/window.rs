@@ -166,6 +166,16 @@ impl Windower {
         self.count_lost(losses);
     }
 
+    /// These windows were cut and then dropped for want of time: their events are lost by
+    /// overflow, and what they would have told is told by the next window.
+    pub fn drop_windows(&mut self, frames: &Frames) {
+        for window in frames.windows() {
+            self.losses += window.losses;
+            self.restart |= window.restart;
+            self.count_lost(Losses { overflow: u64::from(window.events), ..Losses::default() });
+        }
+    }
+
     /// What was counted so far; the duration is that of finished grids.
     pub fn totals(&self) -> Totals {
         self.totals

@@ -1,13 +1,12 @@
 //! What a running stream allocates: once a call of the network, Candle's own, however many windows
 //! and slots it steps, and nothing an event or a window on the whole way from bytes to lines.
 //!
-//! A test binary of its own, for it counts every allocation of the process.
+//! A test binary of its own, for it counts every allocation, each thread its own: the harness
+//! allocates beside.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dvs_stream::codec::{self, EncoderOptions};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
@@ -22,13 +21,24 @@ use dvs_stream::window::WindowConfig;
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn allocations() -> usize {
+    ALLOCATIONS.get()
+}
+
+fn count_one() {
+    // A thread that ends may allocate after its counter is gone.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
 
 #[allow(unsafe_code)]
 // SAFETY: every call goes to the system's allocator, unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count_one();
         unsafe { System.alloc(layout) }
     }
 
@@ -37,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count_one();
         unsafe { System.realloc(memory, layout, new_size) }
     }
 }
@@ -45,12 +55,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Tests take turns: the count is the whole process's.
-static TURN: Mutex<()> = Mutex::new(());
-
 #[test]
 fn a_running_stream_allocates_at_most_once_an_engine_call() {
-    let _turn = TURN.lock();
     let bytes = recording();
     let model = Model::from_bytes(include_bytes!("../models/poker.safetensors")).unwrap();
     let (origin, partial) = Default::default();
@@ -78,15 +84,15 @@ fn a_running_stream_allocates_at_most_once_an_engine_call() {
         ingest.feed(chunk, &mut emit).unwrap();
     }
     calls.set(0);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     for chunk in rest.chunks(60 << 10) {
         ingest.feed(chunk, &mut emit).unwrap();
     }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocated = allocations() - before;
     let (calls, events) = (calls.get(), rest.len() / 8);
     assert!(calls > 10 && events > 50_000, "{calls} calls, {events} events");
     // A batch that is the greatest so far may still grow a buffer; that dies out.
-    assert!(allocations <= calls + 16, "{allocations} allocations in {calls} calls");
+    assert!(allocated <= calls + 16, "{allocated} allocations in {calls} calls");
 }
 
 /// A deck of pips of one rhythm, as AEDAT 2.0.
@@ -101,7 +107,6 @@ fn recording() -> Vec<u8> {
 
 #[test]
 fn a_rollout_allocates_at_most_once() {
-    let _turn = TURN.lock();
     let network = Network::new(layers(), 1e-3).unwrap();
     for (n_slots, n_windows) in [(1, 1), (1, 64), (8, 1), (8, 64)] {
         let slots: Vec<_> =
@@ -123,12 +128,12 @@ fn a_rollout_allocates_at_most_once() {
         for trace in [None, Some(&mut trace)] {
             out.clear();
             let traced = trace.is_some();
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            let before = allocations();
             network.rollout(&mut state, &slots, &plan, &mut out, trace).unwrap();
-            let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            let allocated = allocations() - before;
             assert!(
-                allocations <= 1,
-                "{allocations} allocations in a call of {n_slots} slots and {n_windows} windows, \
+                allocated <= 1,
+                "{allocated} allocations in a call of {n_slots} slots and {n_windows} windows, \
                  traced: {traced}"
             );
             assert_eq!(out.len(), plan.len() * network.outputs());

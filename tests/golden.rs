@@ -4,19 +4,17 @@
 //! their tests say so when it is absent.
 
 mod skip;
+mod vectors;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use candle_core::{Device, Tensor, Var};
 use dvs_stream::frame::{Frames, SlotFrames, Window};
 use dvs_stream::nn::{LayerSpec, LayerWeights, Network, PlainState, PlannedStep, superspike};
-use skip::skip;
+use vectors::{Vectors, fixture, shared};
 
 /// Largest difference to Norse's float32 run, absolute up to 1 and relative beyond.
 const TOLERANCE: f32 = 5e-6;
-
-type Vectors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 #[test]
 fn one_step_of_the_tutorials_network() {
@@ -61,7 +59,7 @@ fn a_sequence_through_the_tutorials_network() {
 
 #[test]
 fn a_small_network_with_and_without_autapses() {
-    let vectors = load(fixture("small"));
+    let vectors = fixture("small");
     for (mode, recurrent) in
         [("autapses_false", "w.recurrent_weights"), ("autapses_true", "w.recurrent_weights_raw")]
     {
@@ -75,7 +73,7 @@ fn a_small_network_with_and_without_autapses() {
 
 #[test]
 fn the_surrogate_gradient() {
-    let vectors = load(fixture("superspike"));
+    let vectors = fixture("superspike");
     let [x, z, gradient] = ["x", "z", "grad_alpha"].map(|name| &vectors[&format!("f32.{name}")].1);
     let x = Var::from_slice(x, x.len(), &Device::Cpu).unwrap();
     let spikes = superspike(&x, 100.0).unwrap();
@@ -192,31 +190,4 @@ fn weights_of(vectors: &Vectors, input: &str, recurrent: Option<&str>, cell: &st
         input: weights.clone(),
         recurrent: recurrent.map(|name| vectors[name].1.clone()),
     }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    let root = env!("CARGO_MANIFEST_DIR");
-    format!("{root}/fixtures/golden/{name}.safetensors").into()
-}
-
-/// Vectors of the shared folder, or a word that their test is skipped.
-fn shared(name: &str) -> Option<Vectors> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared");
-    let folder = std::env::var("DVS_SHARED").unwrap_or_else(|_| beside.to_owned());
-    let path = PathBuf::from(folder).join(format!("golden/{name}.safetensors"));
-    if !path.exists() {
-        skip(&format!("{} is absent", path.display()));
-        return None;
-    }
-    Some(load(path))
-}
-
-/// All tensors of a file that are float32 or bytes, as floats.
-fn load(path: PathBuf) -> Vectors {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
-    let floats = tensors.into_iter().map(|(name, tensor)| {
-        let values = values(&tensor.to_dtype(candle_core::DType::F32).unwrap());
-        (name, (tensor.dims().to_vec(), values))
-    });
-    floats.collect()
 }

@@ -3,9 +3,9 @@
 //! instruction sets change a bit.
 
 mod skip;
+mod vectors;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use candle_core::{D, Device, Tensor, Var};
 use dvs_stream::frame::{Frames, Window};
@@ -17,11 +17,10 @@ use dvs_stream::train::loss::{Loss, LossKind, max_over_time};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use skip::skip;
+use vectors::{Vectors, fixture, shared};
 
 const DT_S: f64 = 1e-3;
 const TUTORIAL: Loss = Loss { kind: LossKind::Max, smoothing: 0.0 };
-type Vectors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// max|a − b| / max|b|.
 fn distance(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -64,7 +63,7 @@ fn adam_steps_of_the_tutorials_network_are_norses() {
 
 #[test]
 fn a_small_networks_gradients_and_steps_are_norses() {
-    let golden = load(fixture("small"));
+    let golden = fixture("small");
     for (mode, recurrent, autapses) in [
         ("autapses_false", "w.recurrent_weights", false),
         ("autapses_true", "w.recurrent_weights_raw", true),
@@ -410,31 +409,4 @@ fn layer_of(
         input: input.clone(),
         recurrent: recurrent.cloned(),
     }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    let root = env!("CARGO_MANIFEST_DIR");
-    format!("{root}/fixtures/golden/{name}.safetensors").into()
-}
-
-/// Vectors of the shared folder, or a word that their test is skipped.
-fn shared(name: &str) -> Option<Vectors> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared");
-    let folder = std::env::var("DVS_SHARED").unwrap_or_else(|_| beside.to_owned());
-    let path = PathBuf::from(folder).join(format!("golden/{name}.safetensors"));
-    if !path.exists() {
-        skip(&format!("{} is absent", path.display()));
-        return None;
-    }
-    Some(load(path))
-}
-
-/// All tensors of a file, as floats.
-fn load(path: PathBuf) -> Vectors {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
-    let floats = tensors.into_iter().map(|(name, tensor)| {
-        let values = tensor.to_dtype(candle_core::DType::F32).unwrap();
-        (name, (tensor.dims().to_vec(), values.flatten_all().unwrap().to_vec1().unwrap()))
-    });
-    floats.collect()
 }

@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "plot",
         "pictures",
     ],
-    &["replay", "info", "convert", "import", "train", "eval", "send"],
+    &["replay", "serve", "info", "convert", "import", "train", "eval", "send"],
     &["cli", "main"],
 ];
 
@@ -48,6 +48,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("crossbeam_channel", &["engine"]),
     ("ctrlc", &["cli"]),
     ("flatbuffers", &["codec"]),
+    ("hyper", &["serve"]),
+    ("hyper_util", &["serve"]),
     ("indicatif", &["progress"]),
     ("libm", &["synth", "train", "nn"]),
     ("lzzzz", &["codec"]),
@@ -60,6 +62,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rand_chacha", &["synth", "augment", "dataset", "train"]),
     ("rand_distr", &["synth", "augment", "nn"]),
     ("ringbuf", &["ring"]),
+    ("sha2", &["serve"]),
+    ("subtle", &["serve"]),
+    ("tokio", &["serve"]),
     ("xxhash_rust", &["codec"]),
     ("zip", &["nn"]),
     ("zstd", &["codec"]),

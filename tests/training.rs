@@ -277,6 +277,19 @@ fn wrong_use_is_said_in_one_line() {
     assert!(!Path::new(out).exists());
 }
 
+/// As its card says. Takes minutes: `cargo test --release --test training -- --ignored`.
+#[test]
+#[ignore = "makes and trains on 2000 recordings; run it when the generator or the training changes"]
+fn the_shipped_model_is_made_by_its_cards_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pips, out) = (folder.path().join("pips"), folder.path().join("poker.safetensors"));
+    check(&["synth", "-q", "--out", text(&pips), "--per-class", "500", "--seed", "11"], 0);
+    let recipe = ["--epochs", "20", "--augment", "shift:1,hflip", "--loss", "mix:0.9"];
+    check(&[&["train", "-q", text(&pips), "--out", text(&out)], &recipe[..]].concat(), 0);
+    let shipped = std::fs::read("models/poker.safetensors").unwrap();
+    assert!(std::fs::read(out).unwrap() == shipped, "another model");
+}
+
 /// The loss overflows at such a rate.
 #[test]
 fn a_training_that_diverges_says_what_to_try() {
@@ -349,4 +362,25 @@ fn an_interruption_saves_everything() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on"));
     check(&["info", text(&out)], 0);
     assert!(folder.path().join("M.resume").is_file());
+}
+
+#[test]
+fn the_report_tells_what_the_network_does_before_and_after() {
+    let folder = pips(3);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M.safetensors");
+    check(&["train", text(&data), "--split", "first:2", "--epochs", "2", "--out", text(&out)], 0);
+    let json = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert!(json["command"].as_str().unwrap().starts_with("dvs-stream train "));
+    assert_eq!(json["epochs"].as_array().unwrap().len(), 2);
+    assert_eq!(json["recordings"].as_array().unwrap().len(), 4);
+    let silence = json["firing"]["after_silence"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&silence));
+    let [before, after] = &json["activity"].as_array().unwrap()[..] else { panic!() };
+    assert_ne!(before["variables"]["hidden.v"], after["variables"]["hidden.v"]);
+    let windows = after["times_ms"].as_array().unwrap().len();
+    for variable in ["hidden.z", "hidden.v", "hidden.i", "readout.v"] {
+        assert_eq!(after["variables"][variable].as_array().unwrap().len(), windows, "{variable}");
+    }
 }

@@ -80,7 +80,7 @@ pub struct ViewArgs {
     #[arg(long)]
     pub transpose: bool,
     /// Cut a part of the sensor out
-    #[arg(long, value_name = "X,Y,W,H", value_parser = parse_crop)]
+    #[arg(long, value_name = "X,Y,W,H", value_parser = str::parse::<Crop>)]
     pub crop: Option<Crop>,
     /// Map what is left onto the model's sensor
     #[arg(long)]
@@ -184,21 +184,7 @@ impl AnswerArgs {
 
 /// `35x35`.
 pub fn parse_size(text: &str) -> Result<SensorSize, String> {
-    let number = |text: &str| text.parse::<u16>().ok().filter(|n| (1..u16::MAX).contains(n));
-    text.split_once('x')
-        .and_then(|(w, h)| Some(SensorSize { width: number(w)?, height: number(h)? }))
-        .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as 346x260".to_owned())
-}
-
-/// `X,Y,W,H`.
-pub fn parse_crop(text: &str) -> Result<Crop, String> {
-    let numbers: Option<Vec<u16>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([x, y, width, height]) if *width > 0 && *height > 0 => {
-            Ok(Crop { x: *x, y: *y, width: *width, height: *height })
-        }
-        _ => Err("expected X,Y,WIDTH,HEIGHT in pixels, as 100,80,35,35".to_owned()),
-    }
+    text.parse()
 }
 
 /// `250ms` in µs.

@@ -12,9 +12,11 @@ mod info;
 mod replay;
 mod scores;
 mod send;
+mod serve;
 mod synth;
 mod train;
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Box<replay::ReplayArgs>),
+    Serve(Box<serve::ServeArgs>),
     Train(Box<train::TrainArgs>),
     Eval(Box<eval::EvalArgs>),
     Info(info::InfoArgs),
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
     let common = &cli.common;
     let done = match &cli.command {
         Command::Replay(args) => replay::main(args, common),
+        Command::Serve(args) => serve::main(args, common),
         Command::Train(args) => train::main(args, common),
         Command::Eval(args) => eval::main(args, common),
         Command::Info(args) => info::main(args, common),
@@ -191,12 +195,23 @@ fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
              the flag out"
         );
     }
+    let bytes = model_bytes(args)?;
+    Model::from_bytes(&bytes).with_context(|| model_name(args))
+}
+
+/// The file of the model that was asked for.
+fn model_bytes(args: &ModelArgs) -> anyhow::Result<Cow<'static, [u8]>> {
     match &args.model {
-        None => Model::from_bytes(SHIPPED).context("the built-in model"),
-        Some(path) => read_bounded(path, MAX_BYTES)
-            .and_then(|bytes| Model::from_bytes(&bytes))
-            .with_context(|| path.display().to_string()),
+        None => Ok(Cow::Borrowed(SHIPPED)),
+        Some(path) => {
+            read_bounded(path, MAX_BYTES).map(Cow::Owned).with_context(|| model_name(args))
+        }
     }
+}
+
+fn model_name(args: &ModelArgs) -> String {
+    let path = args.model.as_ref().map(|path| path.display().to_string());
+    path.unwrap_or_else(|| "the built-in model".to_owned())
 }
 
 /// A flag that Ctrl-C or SIGTERM sets; a second one ends the program at once.

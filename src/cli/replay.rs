@@ -15,7 +15,7 @@ use crate::ingest::Reading;
 use crate::model::check_gap;
 use crate::pictures;
 use crate::progress::Progress;
-use crate::replay::{Replay, run};
+use crate::replay::{Outcome, Replay, run};
 use crate::session::Rules;
 use crate::sink::{Labels, Style};
 use crate::source::is_stdin;
@@ -133,7 +133,9 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
         record: args.record.clone(),
     };
     let code = play(&model, &replay, common)?;
-    if let Some(folder) = &args.plot {
+    // What a damaged recording held before the damage is drawn; of others nothing was read.
+    let read = [Outcome::Done, Outcome::Damaged].map(|outcome| ExitCode::from(outcome as u8));
+    if let (Some(folder), true) = (&args.plot, read.contains(&code)) {
         let how = (replay.reading, replay.window);
         if let Err(error) = pictures::write(&model, replay.rules, &args.files[0], how, folder) {
             return Ok(exit(1, &error.into(), common));

@@ -215,7 +215,10 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
             }
             finish(args, common, &outcome, seconds)
         }
-        Err(Error::Stopped) => Ok(ExitCode::from(130)),
+        Err(Error::Stopped) => {
+            eprintln!("interrupted in cross-validation: nothing was written");
+            Ok(ExitCode::from(130))
+        }
         Err(error) => Ok(failure(error, common)),
     }
 }
@@ -329,11 +332,14 @@ impl Teller {
         match news {
             News::Note(note) if !self.quiet => self.progress.tell(&format!("note: {note}")),
             News::Note(_) => (),
-            News::Loaded(used, all) => {
-                if !self.quiet {
-                    self.progress.tell(&format!("{used} of {all} recordings read"));
-                }
+            News::Loaded(used, all, others) if !self.quiet => {
+                let others = match others {
+                    0 => String::new(),
+                    n => format!(" ({n} other files passed over)"),
+                };
+                self.progress.tell(&format!("{used} of {all} recordings read{others}"));
             }
+            News::Loaded(..) => (),
             News::Begins(name, epochs, recordings) => {
                 (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
                 if !name.is_empty() && !self.quiet {

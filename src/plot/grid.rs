@@ -4,7 +4,7 @@
 
 use plotters::prelude::*;
 
-use super::{FAINT, INK, PALETTE, head, picture};
+use super::{FAINT, INK, Mark, PALETTE, head, picture, tick};
 use crate::error::Result;
 
 /// Side of a slice.
@@ -21,7 +21,7 @@ pub struct Dot {
     pub x: u16,
     /// Row, downwards.
     pub y: u16,
-    /// Events that became brighter, and darker.
+    /// Events that became brighter.
     pub on: u32,
     /// Events that became darker.
     pub off: u32,
@@ -48,7 +48,8 @@ pub fn event_grid(title: &str, size: (u16, u16), slices: &[Slice]) -> Result<Str
     let whole = (columns as u32 * width, rows as u32 * height + HEAD);
     picture(whole, |area| {
         let (on, off) = (PALETTE[1], PALETTE[0]);
-        let legend = [(on, "ON (brighter)".to_owned()), (off, "OFF (darker)".to_owned())];
+        let legend = [(on, "ON (brighter)"), (off, "OFF (darker)")]
+            .map(|(color, name)| (Mark { color, dashed: false }, name.to_owned()));
         let below = head(area, title, &legend)?;
         for (slice, part) in slices.iter().zip(below.split_evenly((rows, columns))) {
             let (from, to) = slice.span_ms;
@@ -67,6 +68,8 @@ pub fn event_grid(title: &str, size: (u16, u16), slices: &[Slice]) -> Result<Str
                 .y_labels(4)
                 .label_style(("sans-serif", 11, &INK))
                 .axis_desc_style(("sans-serif", 11, &INK))
+                .x_label_formatter(&|x| tick(*x))
+                .y_label_formatter(&|y| tick(*y))
                 .x_desc("x in pixels")
                 .y_desc("y in pixels")
                 .draw()?;

@@ -12,6 +12,8 @@ const CELL: i32 = 56;
 /// Room left of the cells and above them.
 const LEFT: i32 = 118;
 const TOP: i32 = 100;
+/// Longest title that is drawn whole.
+const MAX_TITLE: usize = 60;
 /// Longest label that is drawn whole.
 const MAX_LABEL: usize = 9;
 
@@ -27,7 +29,7 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> Result<
     picture((size.0.max(WIDTH as i32) as u32, size.1 as u32), |area| {
         let middle = indent + LEFT + columns * CELL / 2;
         area.draw(&Text::new(
-            title.to_owned(),
+            shortened(title, MAX_TITLE),
             (size.0.max(WIDTH as i32) / 2, 18),
             centred(18, &INK),
         ))?;

@@ -21,8 +21,10 @@ const WIDTH: u32 = 720;
 const HEIGHT: u32 = 420;
 /// Most series that a legend names one by one.
 const MAX_NAMED: usize = 12;
+/// Most letters of a name in a legend.
+const MAX_NAME: usize = 64;
 
-/// Colours that people with any colour vision tell apart (Okabe and Ito), black last.
+/// Colours that people with any colour vision tell apart (Okabe and Ito), the palest last.
 const PALETTE: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -30,11 +32,18 @@ const PALETTE: [RGBColor; 8] = [
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
-    RGBColor(240, 228, 66),
     RGBColor(0, 0, 0),
+    RGBColor(240, 228, 66),
 ];
 const INK: RGBColor = RGBColor(40, 40, 40);
 const FAINT: RGBColor = RGBColor(225, 225, 225);
+
+/// How a series is told from others.
+#[derive(Clone, Copy)]
+struct Mark {
+    color: RGBColor,
+    dashed: bool,
+}
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Failure<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
@@ -48,6 +57,8 @@ pub struct Axes<'a> {
     pub x: &'a str,
     /// The vertical axis.
     pub y: &'a str,
+    /// Where the horizontal axis ends, if not with the data.
+    pub x_range: Option<(f64, f64)>,
     /// Where the vertical axis ends, if not with the data.
     pub y_range: Option<(f64, f64)>,
 }
@@ -57,7 +68,7 @@ pub struct Axes<'a> {
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// Its points, x ascending.
+    /// Its points, x ascending. One whose y is not finite breaks the line.
     pub points: Vec<(f64, f64)>,
     /// Lower and upper ends of a band about it, at each point.
     pub band: Vec<(f64, f64)>,
@@ -70,24 +81,28 @@ impl Series {
     }
 }
 
-/// Lines, each with its entry in the legend. Beyond a dozen they are drawn thin and the legend
-/// says how many there are.
+/// Lines, each with its entry in the legend, dashed once the colours are used up. Beyond a dozen
+/// they are drawn thin and the legend says how many there are.
 ///
 /// # Errors
 /// When the library cannot draw.
 pub fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String> {
     let many = series.len() > MAX_NAMED;
-    let color = |k: usize| PALETTE[k % PALETTE.len()];
-    let legend: Vec<_> = match many {
-        true => vec![(PALETTE[0], format!("{} {}, a line each", series.len(), series[0].name))],
-        false => series.iter().enumerate().map(|(k, line)| (color(k), line.name.clone())).collect(),
+    let mark = |k: usize| Mark { color: PALETTE[k % PALETTE.len()], dashed: k >= PALETTE.len() };
+    let legend: Vec<_> = match (series, many) {
+        ([first, .., last], true) => {
+            let all = format!("{} lines, {} to {}", series.len(), first.name, last.name);
+            vec![(mark(0), all)]
+        }
+        _ => series.iter().enumerate().map(|(k, line)| (mark(k), line.name.clone())).collect(),
     };
     picture((WIDTH, HEIGHT), |area| {
         let below = head(area, axes.title, &legend)?;
         let (x, y) = ranges(axes, series);
+        let column = (x.end - x.start) / f64::from(WIDTH);
         let mut chart = chart(&below, (x, y), axes, FAINT)?;
         for (k, line) in series.iter().enumerate() {
-            let color = color(k);
+            let Mark { color, dashed } = mark(k);
             if !line.band.is_empty() {
                 let x = line.points.iter().map(|point| point.0);
                 let upper = x.clone().zip(line.band.iter().map(|band| band.1));
@@ -99,17 +114,28 @@ pub fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String> {
                 true => color.mix(0.5).stroke_width(1),
                 false => color.stroke_width(2),
             };
-            let points = line.points.iter().copied();
-            match line.points.len() {
-                1 => chart.draw_series(points.map(|at| Circle::new(at, 3, color.filled())))?,
-                _ => chart.draw_series(LineSeries::new(points, style))?,
-            };
+            for part in line.points.split(|point| !point.1.is_finite()) {
+                match part {
+                    [] => (),
+                    [at] => {
+                        chart.draw_series([Circle::new(*at, 3, color.filled())])?;
+                    }
+                    _ if dashed && !many => {
+                        let points = thinned(part, column).into_iter();
+                        chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?;
+                    }
+                    _ => {
+                        chart.draw_series(LineSeries::new(thinned(part, column), style))?;
+                    }
+                }
+            }
         }
         Ok(())
     })
 }
 
-/// Spikes: a mark for each, neuron against time in ms.
+/// Spikes: a mark for each, neuron against time in ms, from nought to `end_ms`. Marks that touch
+/// become one.
 ///
 /// # Errors
 /// When the library cannot draw.
@@ -119,15 +145,19 @@ pub fn raster(
     n_neurons: usize,
     end_ms: f64,
 ) -> Result<String> {
-    let axes = Axes { title, x: "time in ms", y: "neuron", y_range: None };
+    let axes = Axes { title, x: "time in ms", y: "neuron", x_range: None, y_range: None };
+    let mut spikes: Vec<_> = spikes.iter().map(|(ms, neuron)| (*neuron, *ms)).collect();
+    spikes.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     picture((WIDTH, HEIGHT), |area| {
-        let below = head(area, title, &[(INK, "spike".to_owned())])?;
-        let ranges = (0.0..end_ms.max(1.0) + 0.5, -0.5..n_neurons as f64 - 0.5);
+        let below = head(area, title, &[(Mark { color: INK, dashed: false }, "spike".to_owned())])?;
+        let half_ms = end_ms / f64::from(WIDTH);
+        let ranges = (0.0..end_ms, -0.5..n_neurons as f64 - 0.5);
         let mut chart = chart(&below, ranges, &axes, WHITE)?;
-        let half = 0.42;
-        chart.draw_series(spikes.iter().map(|(ms, neuron)| {
-            let y = *neuron as f64;
-            PathElement::new([(*ms, y - half), (*ms, y + half)], INK.stroke_width(2))
+        let touch = |a: &(usize, f64), b: &(usize, f64)| a.0 == b.0 && b.1 - a.1 <= 2.0 * half_ms;
+        chart.draw_series(spikes.chunk_by(touch).map(|run| {
+            let (neuron, from, to) = (run[0].0 as f64, run[0].1, run[run.len() - 1].1);
+            let corners = [(from - half_ms, neuron - 0.42), (to + half_ms, neuron + 0.42)];
+            Rectangle::new(corners, INK.filled())
         }))?;
         Ok(())
     })
@@ -146,6 +176,8 @@ fn chart<'a, 'b>(
     axes: &Axes<'_>,
     mesh: RGBColor,
 ) -> std::result::Result<Chart<'a, 'b>, Failure<'b>> {
+    // no more than the whole numbers there are: nobody counts 1.2 epochs
+    let ticks = (x.end - x.start).ceil().clamp(1.0, 10.0) as usize + 1;
     let mut chart = ChartBuilder::on(area)
         .margin_right(18)
         .margin_bottom(8)
@@ -160,6 +192,7 @@ fn chart<'a, 'b>(
         .axis_style(INK)
         .label_style(("sans-serif", 13, &INK))
         .axis_desc_style(("sans-serif", 14, &INK))
+        .x_labels(ticks)
         .x_desc(axes.x)
         .y_desc(axes.y)
         .x_label_formatter(&|x| tick(*x))
@@ -172,14 +205,14 @@ fn chart<'a, 'b>(
 fn head<'a>(
     area: &Area<'a>,
     title: &str,
-    legend: &[(RGBColor, String)],
+    legend: &[(Mark, String)],
 ) -> std::result::Result<Area<'a>, Failure<'a>> {
     let width = area.dim_in_pixel().0 as i32;
     let longest = (width / 9) as usize;
     area.draw(&Text::new(shortened(title, longest), (width / 2, 20), centred(18, &INK)))?;
     // a little more than a letter of a sans-serif font of this size takes
     let wide = |name: &str| 30 + 8 * name.chars().count() as i32;
-    let mut rows: Vec<(i32, Vec<&(RGBColor, String)>)> = vec![(0, Vec::new())];
+    let mut rows: Vec<(i32, Vec<&(Mark, String)>)> = vec![(0, Vec::new())];
     for entry in legend {
         let own = wide(&entry.1);
         if rows.last().is_some_and(|(taken, row)| !row.is_empty() && taken + own > width - 40) {
@@ -193,11 +226,15 @@ fn head<'a>(
     let mut y = 42;
     for (taken, row) in rows {
         let mut x = (width - taken) / 2;
-        for (color, name) in row {
-            area.draw(&Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()))?;
+        for (mark, name) in row {
+            let ends: &[(i32, i32)] = if mark.dashed { &[(0, 5), (8, 13)] } else { &[(0, 12)] };
+            for (from, to) in ends {
+                let corners = [(x + from, y - 5), (x + to, y + 5)];
+                area.draw(&Rectangle::new(corners, mark.color.filled()))?;
+            }
             let style = TextStyle::from(("sans-serif", 13).into_font()).color(&INK);
             let style = style.pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw(&Text::new(name.clone(), (x + 17, y), style))?;
+            area.draw(&Text::new(shortened(name, MAX_NAME), (x + 17, y), style))?;
             x += wide(name);
         }
         y += 18;
@@ -205,13 +242,36 @@ fn head<'a>(
     Ok(area.split_vertically(y).1)
 }
 
-/// At most so many letters.
+/// At most so many letters, none of them a control character, which SVG may not hold.
 fn shortened(text: &str, longest: usize) -> String {
-    if text.chars().count() <= longest {
-        return text.to_owned();
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let n = text.chars().count();
+    if n <= longest {
+        return text.chars().map(shown).collect();
     }
-    let tail = text.chars().skip(text.chars().count() - longest.saturating_sub(1));
-    std::iter::once('…').chain(tail).collect()
+    let tail = text.chars().skip(n - longest.saturating_sub(1));
+    std::iter::once('…').chain(tail.map(shown)).collect()
+}
+
+/// The points, or where many share a column of pixels the least and the greatest of each column:
+/// the same picture.
+fn thinned(points: &[(f64, f64)], column: f64) -> Vec<(f64, f64)> {
+    if points.len() <= 2 * WIDTH as usize {
+        return points.to_vec();
+    }
+    let same = |a: &(f64, f64), b: &(f64, f64)| (a.0 / column).floor() == (b.0 / column).floor();
+    let mut kept = Vec::with_capacity(2 * WIDTH as usize);
+    for part in points.chunk_by(same) {
+        let by_y = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        let (least, greatest) = (part.iter().min_by(by_y), part.iter().max_by(by_y));
+        if let (Some(least), Some(greatest)) = (least, greatest) {
+            let (first, last) =
+                if least.0 <= greatest.0 { (least, greatest) } else { (greatest, least) };
+            kept.push(*first);
+            kept.extend((first != last).then_some(*last));
+        }
+    }
+    kept
 }
 
 /// Draws a picture on white.
@@ -240,6 +300,7 @@ fn centred(size: i32, color: &RGBColor) -> TextStyle<'_> {
 fn ranges(axes: &Axes<'_>, series: &[Series]) -> (Range<f64>, Range<f64>) {
     let points = || series.iter().flat_map(|line| &line.points);
     let (x, y) = (span(points().map(|p| p.0)), span(points().map(|p| p.1)));
+    let x = axes.x_range.map_or(x, |(low, high)| low..high);
     let y = match axes.y_range {
         Some((low, high)) => low..high,
         None => {

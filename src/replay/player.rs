@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use super::{Outcome, Replay};
 use crate::codec::Need;
 use crate::engine::{Feed, Port};
-use crate::error::{Error, Result, grouped};
+use crate::error::{Error, Result};
 use crate::frame::{Frames, Window};
 use crate::ingest::Ingest;
-use crate::prediction::Totals;
 use crate::progress::Progress;
 use crate::ring::StreamEnd;
 use crate::source::{Chunk, Source, is_stdin};
@@ -45,9 +44,8 @@ impl Player<'_> {
         let totals = ingest.totals();
         let error = played.as_ref().err();
         let error = error.filter(|error| !matches!(error, Error::Stopped));
-        let told = error.map(|error| (tell(stream, error, &totals), error.offset()));
         // Without an engine there is nobody to tell.
-        let _ = feed.end(StreamEnd { totals, error: told });
+        let _ = feed.end(StreamEnd::new(stream, totals, error));
         error.map_or(Outcome::Done, Outcome::of)
     }
 
@@ -95,15 +93,6 @@ impl Player<'_> {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
-}
-
-fn tell(stream: &str, error: &Error, totals: &Totals) -> String {
-    let used = match totals.events {
-        0 => String::new(),
-        1 => "; 1 event before it was used".to_owned(),
-        n => format!("; {} events before it were used", grouped(n)),
-    };
-    format!("{stream}: {error}{used}")
 }
 
 /// Holds windows back until their time has come.

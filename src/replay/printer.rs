@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 
 use super::Replay;
-use crate::engine::Outlet;
+use crate::engine::{Outlet, Stream};
 use crate::error::{Error, Result};
 use crate::prediction::{Record, Summary};
 use crate::progress::Progress;
@@ -90,7 +90,8 @@ impl<'a> Printer<'a> {
 }
 
 impl Outlet for Printer<'_> {
-    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], ending: bool) {
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], ending: bool) {
+        let stream = &stream.name;
         if ending && let Some(held) = self.held.remove(stream) {
             self.buffer.extend(held);
         }

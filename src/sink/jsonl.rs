@@ -3,6 +3,7 @@
 //! Floats are written so that they read back to the same bits.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{Sink, Style};
 use crate::prediction::{Losses, Record};
@@ -10,13 +11,20 @@ use crate::prediction::{Losses, Record};
 /// The sink; see the module.
 pub struct JsonLines {
     style: Style,
+    streams: Vec<Escaped>,
+}
+
+/// A stream's name as JSON, made once: all but the first of its lines only copy it.
+struct Escaped {
+    name: String,
+    json: Box<RawValue>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Prediction {
-        stream: &'a str,
+        stream: &'a RawValue,
         window: u64,
         t_us: u64,
         events: u32,
@@ -28,7 +36,7 @@ enum Line<'a> {
         losses: Option<LossCounts>,
     },
     Segment {
-        stream: &'a str,
+        stream: &'a RawValue,
         from_us: u64,
         to_us: u64,
         label: Option<&'a str>,
@@ -38,7 +46,7 @@ enum Line<'a> {
         events: u64,
     },
     Summary {
-        stream: &'a str,
+        stream: &'a RawValue,
         label: Option<&'a str>,
         class: Option<u16>,
         confidence: f32,
@@ -50,7 +58,7 @@ enum Line<'a> {
         restarts: u64,
     },
     Error {
-        stream: &'a str,
+        stream: &'a RawValue,
         message: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         offset: Option<u64>,
@@ -75,13 +83,34 @@ impl From<Losses> for LossCounts {
 impl JsonLines {
     /// A sink of this style.
     pub fn new(style: Style) -> Self {
-        JsonLines { style }
+        JsonLines { style, streams: Vec::new() }
+    }
+}
+
+/// Most names that are kept.
+const MAX_NAMES: usize = 256;
+
+impl Escaped {
+    /// The name as JSON.
+    fn of<'a>(kept: &'a mut Vec<Escaped>, name: &str) -> &'a RawValue {
+        let place = kept.iter().position(|kept| kept.name == name).unwrap_or_else(|| {
+            if kept.len() == MAX_NAMES {
+                kept.clear();
+            }
+            // a string always has its JSON
+            let json = serde_json::value::to_raw_value(name).unwrap_or_default();
+            kept.push(Escaped { name: name.to_owned(), json });
+            kept.len() - 1
+        });
+        &kept[place].json
     }
 }
 
 impl Sink for JsonLines {
     fn record(&mut self, stream: &str, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
-        let label = |class| self.style.labels.label(class);
+        let JsonLines { style, streams } = self;
+        let stream = Escaped::of(streams, stream);
+        let label = |class| style.labels.label(class);
         let line = match record {
             Record::Prediction(p) => Line::Prediction {
                 stream,

@@ -72,8 +72,8 @@ pub struct Training {
 pub enum News<'a> {
     /// Something a user should know.
     Note(String),
-    /// Recordings were read: so many of so many.
-    Loaded(usize, usize),
+    /// Recordings were read: so many of so many, beside so many other files.
+    Loaded(usize, usize, usize),
     /// A training begins: its name (of a fold, or empty), its epochs and recordings.
     Begins(&'a str, u32, usize),
     /// A step was taken, in this epoch (from 1); recordings used in it so far, and their sums.
@@ -173,7 +173,8 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
 
 fn load(folder: &Path, loading: &Loading, tell: &mut Tell<'_>) -> Result<Dataset> {
     let dataset = dataset::load(folder, loading, &|_, _| ())?;
-    tell(News::Loaded(dataset.samples.len(), dataset.samples.len() + dataset.faults.len()))?;
+    let all = dataset.samples.len() + dataset.faults.len();
+    tell(News::Loaded(dataset.samples.len(), all, dataset.ignored))?;
     for note in &dataset.notes {
         tell(News::Note(note.clone()))?;
     }

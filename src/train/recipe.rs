@@ -81,13 +81,15 @@ impl Recipe {
 
     /// The best one found for POKER-DVS; BENCHMARKS.md tells what each ingredient brings.
     pub fn best() -> Self {
-        let augment = vec![Augmentation::Shift(1), Augmentation::FlipX(0.5)];
+        let augment =
+            vec![Augmentation::Shift(1), Augmentation::FlipX(0.5), Augmentation::Noise(8.0)];
         Recipe {
             epochs: 100,
+            lr: 0.005,
+            schedule: Schedule::Cosine,
             loss: LossKind::Mix(0.8),
             smoothing: 0.1,
             alpha: 25.0,
-            init_scale: 0.3,
             augment: Augmentations(augment),
             ..Recipe::tutorial()
         }

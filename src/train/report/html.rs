@@ -87,7 +87,7 @@ fn curves(report: &Report) -> Result<Vec<String>> {
     };
     let draw = |title: &str, y: &str, y_range, series: Vec<Series>| {
         let series: Vec<_> = series.into_iter().filter(|line| !line.points.is_empty()).collect();
-        plot::lines(&Axes { title, x: "epoch", y, y_range }, &series)
+        plot::lines(&Axes { title, x: "epoch", y, x_range: None, y_range }, &series)
     };
     let loss = vec![
         Series::new("trained on", points(&|epoch| Some(epoch.loss))),
@@ -124,7 +124,9 @@ fn reading(report: &Report) -> Result<Vec<String>> {
         let name = "accuracy, with its 95 % interval".to_owned();
         let line = Series { name, points, band: band.collect() };
         let y_range = Some((0.0, 105.0));
-        plot::lines(&Axes { title, x, y: "recordings read right in %", y_range }, &[line])
+        let x_range = marks.last().map(|(last, _)| (0.0, *last as f64)).filter(|(_, x)| *x > 0.0);
+        let y = "recordings read right in %";
+        plot::lines(&Axes { title, x, y, x_range, y_range }, &[line])
     };
     Ok(vec![
         plot::confusion("Confusion", &report.score.labels, &report.score.confusion)?,

@@ -3,6 +3,7 @@
 
 mod html;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -53,6 +54,21 @@ pub struct Report {
     pub firing: Firing,
     /// Every scored recording.
     pub recordings: Vec<Read>,
+    /// The first of them in the network, before training and after.
+    pub activity: Vec<Activity>,
+}
+
+/// What a network does with one recording.
+#[derive(Serialize)]
+pub struct Activity {
+    /// `before training` or `after training`.
+    pub when: String,
+    /// Name of the recording.
+    pub recording: String,
+    /// Ends of the windows, in ms since the first event.
+    pub times_ms: Vec<f64>,
+    /// Variables by layer, as `replay --record` names them, each \[windows, neurons\].
+    pub variables: BTreeMap<String, Vec<Vec<f32>>>,
 }
 
 /// What was trained on.
@@ -112,14 +128,15 @@ struct Drawn {
 /// When the network fails, or the folder cannot be written.
 pub fn write(training: &Training, outcome: &Outcome, command: &str, folder: &Path) -> Result<()> {
     let scored = scored(outcome);
-    let report = report(training, outcome, command, &scored)?;
-    let drawn = drawn(outcome, &scored)?;
+    let (activity, mut drawn) = active(outcome, &scored)?;
+    let report = report(training, outcome, command, &scored, activity)?;
+    drawn.extend(events(outcome, &scored)?);
     let made = std::fs::create_dir_all(folder);
     made.map_err(|source| Error::Io {
         what: format!("cannot make the folder {}", folder.display()),
         source,
     })?;
-    let json = serde_json::to_vec_pretty(&report)
+    let json = serde_json::to_vec(&report)
         .map_err(|error| Error::Unsupported(format!("the report cannot be written: {error}")))?;
     replace(&folder.join("report.json"), &json)?;
     replace(&folder.join("index.html"), html::page(&report, &drawn)?.as_bytes())
@@ -141,6 +158,7 @@ fn report(
     outcome: &Outcome,
     command: &str,
     scored: &[&Sample],
+    activity: Vec<Activity>,
 ) -> Result<Report> {
     let Outcome { dataset, also, validation, folds, trained, fold } = outcome;
     let labels = &dataset.labels;
@@ -192,6 +210,7 @@ fn report(
         folds: folds.iter().map(fold_score).collect(),
         firing: firing(&trained.model, labels, scored, &trained.readings)?,
         recordings: recordings.collect(),
+        activity,
     })
 }
 
@@ -264,25 +283,39 @@ fn trace_into_silence(model: &Model, frames: &Frames) -> Result<Trace> {
     Ok(trace)
 }
 
-/// Event grids of some recordings read right and wrong, and one recording before and after.
-fn drawn(outcome: &Outcome, scored: &[&Sample]) -> Result<Vec<Drawn>> {
+/// The first scored recording in the network, before training and after.
+fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<Drawn>)> {
+    let Outcome { dataset, trained, .. } = outcome;
+    let (mut activity, mut drawn) = (Vec::new(), Vec::new());
+    let Some(sample) = scored.first() else { return Ok((activity, drawn)) };
+    for (when, model) in
+        [("before training", &trained.untrained), ("after training", &trained.model)]
+    {
+        let (reading, trace) = Reader::new(model, Rules::of(model))?.read_traced(&sample.frames)?;
+        let times_ms: Vec<f64> =
+            reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
+        let title = format!("{} {when}", sample.name);
+        let pictures = pictures::of_trace(&trace, &times_ms, &dataset.labels, &title)?;
+        drawn.push(Drawn { title: format!("The network {when}"), pictures });
+        let variables = trace.variables().iter().map(|variable| {
+            let rows = variable.rows.chunks_exact(variable.width).map(<[f32]>::to_vec);
+            (variable.name.clone(), rows.collect())
+        });
+        activity.push(Activity {
+            when: when.to_owned(),
+            recording: sample.name.clone(),
+            variables: variables.collect(),
+            times_ms,
+        });
+    }
+    Ok((activity, drawn))
+}
+
+/// Event grids of some recordings read right, and read wrong.
+fn events(outcome: &Outcome, scored: &[&Sample]) -> Result<Vec<Drawn>> {
     let Outcome { dataset, trained, .. } = outcome;
     let labels = &dataset.labels;
-    let mut drawn = Vec::new();
-    if let Some(sample) = scored.first() {
-        for (when, model) in
-            [("before training", &trained.untrained), ("after training", &trained.model)]
-        {
-            let (reading, trace) =
-                Reader::new(model, Rules::of(model))?.read_traced(&sample.frames)?;
-            let times_ms: Vec<f64> =
-                reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
-            let title = format!("{} {when}", sample.name);
-            let pictures = pictures::of_trace(&trace, &times_ms, labels, &title)?;
-            drawn.push(Drawn { title: format!("The network {when}"), pictures });
-        }
-    }
-    for (title, right) in [("Read right", true), ("Read wrong", false)] {
+    let draw = |(title, right): (&str, bool)| {
         let own = scored.iter().zip(&trained.readings).filter(|(sample, reading)| {
             (reading.verdict.class.map(usize::from) == Some(sample.class)) == right
         });
@@ -292,7 +325,7 @@ fn drawn(outcome: &Outcome, scored: &[&Sample]) -> Result<Vec<Drawn>> {
             let svg = pictures::events(dataset.sensor, &sample.frames, &title)?;
             Ok(pictures::Picture { name: sample.name.clone(), svg })
         });
-        drawn.push(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? });
-    }
-    Ok(drawn)
+        Ok(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? })
+    };
+    [("Read right", true), ("Read wrong", false)].into_iter().map(draw).collect()
 }

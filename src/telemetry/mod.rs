@@ -1,7 +1,11 @@
 //! Counters, gauges and histograms under the names that dashboards rely on.
 //!
-//! Handles are taken once a stream, so the hot path looks nothing up. Knows nothing of who
-//! exports them; without a recorder they cost nothing.
+//! Handles are taken once a stream, so the hot path looks nothing up. Without a recorder, as the
+//! [`Registry`] is one, they cost nothing. Knows nothing of who reads them.
+
+mod registry;
+
+pub use registry::Registry;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -13,6 +17,7 @@ pub struct StreamMeters {
     lost: [Counter; 4],
     windows: Counter,
     restarts: Counter,
+    ring: Gauge,
     counted: Totals,
 }
 
@@ -25,6 +30,7 @@ impl StreamMeters {
             lost: [lost("late"), lost("outside"), lost("overflow"), lost("malformed")],
             windows: counter!("dvs_windows_total", "stream" => stream.to_owned()),
             restarts: counter!("dvs_restarts_total", "stream" => stream.to_owned()),
+            ring: gauge!("dvs_ring_frames", "stream" => stream.to_owned()),
             counted: Totals::default(),
         }
     }
@@ -36,6 +42,11 @@ impl StreamMeters {
         totals.events += events + losses.total();
         totals.losses += losses;
         self.raise_to(&totals);
+    }
+
+    /// Windows that waited in the stream's ring when the engine came.
+    pub fn ring(&self, windows: usize) {
+        self.ring.set(windows as f64);
     }
 
     /// Brings the counters to the stream's totals.
@@ -81,5 +92,69 @@ impl EngineMeters {
     /// Number of streams that hold a slot.
     pub fn streams(&self, n: usize) {
         self.streams.set(n as f64);
+    }
+}
+
+/// Series of a stream's answers.
+pub struct AnswerMeters {
+    /// One a class, and one for what is not named.
+    predictions: Vec<Counter>,
+}
+
+impl AnswerMeters {
+    /// Handles for `stream`, whose classes are called `labels`.
+    pub fn new(stream: &str, labels: &[String]) -> Self {
+        let counted = |label: &str| counter!("dvs_predictions_total", "stream" => stream.to_owned(), "label" => label.to_owned());
+        let labels = labels.iter().map(String::as_str);
+        AnswerMeters { predictions: labels.chain(["unknown"]).map(counted).collect() }
+    }
+
+    /// One prediction.
+    pub fn prediction(&self, class: Option<u16>) {
+        let unnamed = self.predictions.len() - 1;
+        let class = class.map_or(unnamed, |class| usize::from(class).min(unnamed));
+        self.predictions[class].increment(1);
+    }
+}
+
+/// Series of a server.
+pub struct ServerMeters {
+    latency: Histogram,
+    refused: Counter,
+    busy: Gauge,
+    missed: Counter,
+}
+
+impl ServerMeters {
+    /// Handles for a server of this model.
+    pub fn new(model: &str, sha256: &str) -> Self {
+        gauge!("dvs_model_info", "model" => model.to_owned(), "sha256" => sha256.to_owned())
+            .set(1.0);
+        ServerMeters {
+            latency: histogram!("dvs_window_latency_seconds"),
+            refused: counter!("dvs_connections_refused_total"),
+            busy: gauge!("dvs_busy_ratio"),
+            missed: counter!("dvs_records_missed_total"),
+        }
+    }
+
+    /// So many predictions were written so long after the bytes that completed them.
+    pub fn answered(&self, predictions: usize, latency_s: f64) {
+        self.latency.record_many(latency_s, predictions);
+    }
+
+    /// A connection was turned away.
+    pub fn refused(&self) {
+        self.refused.increment(1);
+    }
+
+    /// Lines that a client did not read in time.
+    pub fn missed(&self, lines: u64) {
+        self.missed.increment(lines);
+    }
+
+    /// Share of its time that the serving thread worked.
+    pub fn busy(&self, share: f64) {
+        self.busy.set(share);
     }
 }

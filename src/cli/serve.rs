@@ -1,0 +1,177 @@
+//! `dvs-stream serve`.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+
+use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
+use super::{Common, OutputArg, exit, model_bytes, open_model};
+use crate::ingest::Reading;
+use crate::model::{Model, check_gap};
+use crate::serve::{About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, run};
+use crate::session::Rules;
+use crate::window::{Origin, Partial, WindowConfig};
+
+const EXAMPLES: &str = "Examples:
+  dvs-stream serve --port 7000
+  nc -N 127.0.0.1 7000 < fixtures/deck.aedat4          its predictions, a line each
+  dvs-stream serve --unix /run/dvs-stream.sock --max-streams 8";
+
+/// Classify live streams: clients send events, running predictions come back
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// TCP port; 0 picks a free one
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// Address that TCP clients reach it at
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// UNIX socket
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// Port of /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions; 0 picks one
+    #[arg(long, value_name = "N")]
+    http: Option<u16>,
+    /// Only clients with a token of this file are let in, one a line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
+    decoder: DecoderArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Streams at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_streams: u16,
+    /// What becomes of windows that come faster than they are stepped
+    #[arg(long, value_name = "RULE", default_value = "wait")]
+    overflow: OverflowArg,
+    /// Answers that wait for a client that does not read, in KiB; the newest are kept
+    #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    outbox: u32,
+    /// Time for a client to say what it will send
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = args::parse_time)]
+    header_timeout: u64,
+    /// A stream that sends nothing for so long is ended; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = args::parse_time)]
+    idle_timeout: u64,
+    /// How long a client that does not read is waited for before it misses answers
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = args::parse_time)]
+    patience: u64,
+    /// How long the metrics of a named stream are kept after it has left
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = args::parse_time)]
+    metrics_retention: u64,
+    /// Time in which all streams end on SIGTERM or Ctrl-C
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = args::parse_time)]
+    shutdown_timeout: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OverflowArg {
+    /// The sender waits
+    Wait,
+    /// The last to come are dropped
+    DropNewest,
+    /// The oldest are dropped
+    SkipToNewest,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        let max_streams = usize::from(self.max_streams);
+        Limits {
+            max_streams,
+            overflow: match self.overflow {
+                OverflowArg::Wait => Overflow::Wait,
+                OverflowArg::DropNewest => Overflow::DropNewest,
+                OverflowArg::SkipToNewest => Overflow::SkipToNewest,
+            },
+            max_connections: max_streams + MAX_TURNED_AWAY,
+            outbox_bytes: self.outbox as usize * 1024,
+            header_timeout: Duration::from_micros(self.header_timeout),
+            idle_timeout: Duration::from_micros(self.idle_timeout),
+            patience: Duration::from_micros(self.patience),
+            metrics_retention: Duration::from_micros(self.metrics_retention),
+            shutdown_timeout: Duration::from_micros(self.shutdown_timeout),
+            ..Limits::default()
+        }
+    }
+}
+
+/// Runs the command.
+pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    if args.port.is_none() && args.unix.is_none() {
+        bail!("nothing to listen on: name --port N or --unix PATH");
+    }
+    if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
+        bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
+    }
+    let opened = open_model(&args.model).and_then(|model| Ok((model, model_bytes(&args.model)?)));
+    let (model, bytes) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(exit(3, &error, common)),
+    };
+    let (view, mut told) = args.view.over(&model.card.view);
+    let (card, told_too) = args.answers.over(&model.card);
+    told.extend(told_too);
+    check_gap(card.gap_us, card.window_us)?;
+    let model = Model { card, ..model };
+    for line in told.iter().filter(|_| !common.quiet) {
+        eprintln!("note: {line}");
+    }
+    let serve = Serve {
+        tcp: args.port.map(|port| SocketAddr::new(args.bind, port)),
+        unix: args.unix.clone(),
+        http: args.http.map(|port| SocketAddr::new(args.bind, port)),
+        token_file: args.token_file.clone(),
+        reading: Reading {
+            format: args.decoder.format(),
+            decoder: args.decoder.options(),
+            view,
+            ..Reading::default()
+        },
+        window: WindowConfig {
+            sensor: model.card.sensor,
+            window_us: model.card.window_us,
+            gap_us: model.card.gap_us,
+            origin: Origin::First,
+            partial: Partial::Keep,
+        },
+        rules: Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) },
+        limits: args.limits.limits(),
+    };
+    let mut notice = |notice: Notice| match notice {
+        Notice::Listening(what) => {
+            let mut out = std::io::stdout();
+            // Whoever closed standard output knows where to connect.
+            let _ = writeln!(out, "listening {what}").and_then(|()| out.flush());
+        }
+        Notice::Warning(what) if !common.quiet => eprintln!("warning: {what}"),
+        Notice::Warning(_) => (),
+    };
+    let name = args.model.model.as_deref().and_then(Path::file_name);
+    let name = name.map_or("poker".into(), |name| name.to_string_lossy());
+    let about = About::new(&name, &bytes, &model);
+    drop(bytes);
+    let records = common.output.map(|_| Box::new(std::io::stdout()) as Records);
+    match run(&model, about, &serve, records, &mut notice) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Ok(exit(1, &error.into(), common)),
+    }
+}

@@ -1,0 +1,239 @@
+//! What the server knows of one connection while its task waits: what is to be written, when it
+//! was last heard, why it should end.
+//!
+//! The engine writes answers itself, so that a reply costs one system call and no switch; only
+//! what the socket does not take waits for the connection's task.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Limits;
+use super::outbox::Outbox;
+
+/// The half of a connection that is read.
+pub type Reader = Box<dyn AsyncRead + Unpin>;
+/// The half of a connection that is written.
+pub type Writer = Box<dyn AsyncWrite + Unpin>;
+
+/// Why a connection is called from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The server ends.
+    Stop,
+    /// Its time for what it is at is over.
+    Late,
+}
+
+/// What a connection is at; each has its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Saying what it will send.
+    Opening,
+    /// Sending events.
+    Streaming,
+    /// Reading its last answers.
+    Leaving,
+}
+
+/// One connection.
+pub struct Client {
+    writer: RefCell<Writer>,
+    /// Lines to be written.
+    pub outbox: RefCell<Outbox>,
+    waker: RefCell<Waker>,
+    call: Cell<Option<Call>>,
+    stage: Cell<Stage>,
+    /// When it last did what its stage is for.
+    moved: Cell<Instant>,
+    /// Arrival of the last bytes.
+    pub arrived: Cell<Instant>,
+    /// Since when it has been held back because it does not read.
+    held_since: Cell<Option<Instant>>,
+    /// It was held back long enough: from now on it misses what it does not read.
+    lags: Cell<bool>,
+    /// Nothing can be written to it any more.
+    pub broken: Cell<bool>,
+    /// Its summary is in the outbox.
+    pub ended: Cell<bool>,
+}
+
+impl Client {
+    /// A connection that has just been accepted.
+    pub fn new(writer: Writer, peer: &str, outbox_bytes: usize) -> Self {
+        let now = Instant::now();
+        Client {
+            writer: RefCell::new(writer),
+            outbox: RefCell::new(Outbox::new(outbox_bytes, peer)),
+            waker: RefCell::new(Waker::noop().clone()),
+            call: Cell::new(None),
+            stage: Cell::new(Stage::Opening),
+            moved: Cell::new(now),
+            arrived: Cell::new(now),
+            held_since: Cell::new(None),
+            lags: Cell::new(false),
+            broken: Cell::new(false),
+            ended: Cell::new(false),
+        }
+    }
+
+    /// A new stage begins, with its time.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.moved.set(Instant::now());
+    }
+
+    /// Wakes the connection's task.
+    pub fn wake(&self) {
+        self.waker.borrow().wake_by_ref();
+    }
+
+    /// Calls the connection.
+    pub fn call(&self, call: Call) {
+        self.call.set(Some(call));
+        self.wake();
+    }
+
+    /// What it was called for.
+    pub fn take_call(&self) -> Option<Call> {
+        self.call.take()
+    }
+
+    /// Whether no more is taken in until what waits is read.
+    pub fn is_held(&self) -> bool {
+        self.held_since.get().is_some() && !self.lags.get()
+    }
+
+    /// Writes what the socket takes; the rest is left to the connection's task. Gives the number
+    /// of lines for which there was no room.
+    pub fn write(&self) -> u64 {
+        let missed = self.outbox.borrow_mut().trim();
+        if self.broken.get() {
+            let mut outbox = self.outbox.borrow_mut();
+            let n = outbox.waiting().len();
+            outbox.wrote(n);
+        } else if self.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.wake();
+        }
+        missed
+    }
+
+    /// Writes what waits; pending while the socket takes no more.
+    pub fn poll_write(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let (mut writer, mut outbox) = (self.writer.borrow_mut(), self.outbox.borrow_mut());
+        let mut taken = Poll::Ready(());
+        while !outbox.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, outbox.waiting()) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    outbox.wrote(n);
+                    if self.stage.get() == Stage::Leaving {
+                        self.moved.set(Instant::now());
+                    }
+                }
+                Poll::Ready(_) => {
+                    self.broken.set(true);
+                    let n = outbox.waiting().len();
+                    outbox.wrote(n);
+                }
+                Poll::Pending => {
+                    taken = Poll::Pending;
+                    break;
+                }
+            }
+        }
+        if outbox.is_filling() {
+            self.held_since.set(self.held_since.get().or_else(|| Some(Instant::now())));
+        } else {
+            self.held_since.set(None);
+        }
+        if outbox.is_empty() {
+            self.lags.set(false);
+        }
+        taken
+    }
+
+    /// Shuts the written half.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.writer.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Bytes, a call, or the end; writes meanwhile. Takes nothing in while it is held.
+    pub fn poll_input(
+        &self,
+        cx: &mut Context<'_>,
+        reader: &mut Reader,
+        buffer: &mut [u8],
+    ) -> Poll<Input> {
+        self.remember(cx);
+        if let Some(call) = self.call.take() {
+            return Poll::Ready(Input::Call(call));
+        }
+        let _ = self.poll_write(cx);
+        if self.broken.get() {
+            return Poll::Ready(Input::Lost(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.is_held() {
+            return Poll::Pending;
+        }
+        let mut read = tokio::io::ReadBuf::new(buffer);
+        match Pin::new(reader).poll_read(cx, &mut read) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Input::Lost(error)),
+            Poll::Ready(Ok(())) => {
+                let n = read.filled().len();
+                let now = Instant::now();
+                self.arrived.set(now);
+                if self.stage.get() == Stage::Streaming {
+                    self.moved.set(now);
+                }
+                Poll::Ready(if n == 0 { Input::End } else { Input::Bytes(n) })
+            }
+        }
+    }
+
+    /// Whom to wake.
+    pub fn remember(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.will_wake(cx.waker()) {
+            waker.clone_from(cx.waker());
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&self, now: Instant, limits: &Limits) {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        if self.held_since.get().is_some_and(|held| since(held) >= limits.patience) {
+            if !self.lags.replace(true) {
+                self.wake();
+            }
+        } else if self.is_held() {
+            // Nothing can be heard of it: that is our doing.
+            return;
+        }
+        let time = match self.stage.get() {
+            Stage::Opening => limits.header_timeout,
+            Stage::Streaming => limits.idle_timeout,
+            Stage::Leaving => limits.leave_timeout,
+        };
+        if time > Duration::ZERO && since(self.moved.get()) >= time {
+            self.call(Call::Late);
+        }
+    }
+}
+
+/// What came of waiting for a connection.
+#[derive(Debug)]
+pub enum Input {
+    /// So many bytes are in the buffer.
+    Bytes(usize),
+    /// It sends no more.
+    End,
+    /// It is gone.
+    Lost(io::Error),
+    /// It was called.
+    Call(Call),
+}

@@ -1,0 +1,177 @@
+//! The first line that a client may send before its events: `dvs-stream {"format":…}`.
+//!
+//! Bytes in, wishes out; knows no socket.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::codec::by_name;
+use crate::error::{Error, Result};
+use crate::event::SensorSize;
+use crate::ingest::Reading;
+use crate::view::{Crop, Orient, PolarityBit};
+
+/// What a first line begins with.
+const MARK: &[u8] = b"dvs-stream ";
+
+/// Longest first line in bytes, its end included.
+pub const MAX_HELLO_BYTES: usize = 4 << 10;
+
+/// Longest name of a stream.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Names that metrics give to streams without one.
+const RESERVED: &[&str] = &["anonymous", "departed"];
+
+/// What a client asks for; the server's flags hold where it asks for nothing.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hello {
+    /// Name of the stream's format, where its bytes have no mark.
+    pub format: Option<String>,
+    /// Name of the stream in records and metrics.
+    pub stream: Option<String>,
+    /// What lets it in, where the server asks for it.
+    pub token: Option<String>,
+    sensor: Option<String>,
+    polarity: Option<PolarityBit>,
+    orient: Option<Orient>,
+    flip_x: Option<bool>,
+    flip_y: Option<bool>,
+    transpose: Option<bool>,
+    crop: Option<String>,
+    scale: Option<bool>,
+    stream_id: Option<i32>,
+}
+
+/// What the first bytes of a connection are.
+#[derive(Debug, PartialEq)]
+pub enum Opening {
+    /// Too few to tell.
+    More,
+    /// Events from the first byte on.
+    Events,
+    /// A first line, and its length.
+    Hello(Box<Hello>, usize),
+}
+
+/// Reads the opening of a connection.
+///
+/// # Errors
+/// When there is a first line that is too long, is no JSON, or asks for what there is not.
+pub fn opening(bytes: &[u8]) -> Result<Opening> {
+    let n = bytes.len().min(MARK.len());
+    if bytes[..n] != MARK[..n] {
+        return Ok(Opening::Events);
+    }
+    if n < MARK.len() {
+        return Ok(Opening::More);
+    }
+    let within = &bytes[..bytes.len().min(MAX_HELLO_BYTES)];
+    let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
+        if bytes.len() < MAX_HELLO_BYTES {
+            return Ok(Opening::More);
+        }
+        return refuse(format!("the first line has more than {MAX_HELLO_BYTES} bytes"));
+    };
+    let object = serde_json::from_slice::<Map<String, Value>>(&bytes[MARK.len()..end]);
+    match object.and_then(|object| Hello::deserialize(Value::Object(object))) {
+        Ok(hello) => {
+            hello.stream.as_deref().map_or(Ok(()), check_name)?;
+            Ok(Opening::Hello(Box::new(hello), end + 1))
+        }
+        Err(error) => refuse(format!("the first line cannot be read: {error}")),
+    }
+}
+
+/// Whether a stream may have this name: it becomes a label and the name of a file.
+///
+/// # Errors
+/// When it may not.
+pub fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let sound = (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(plain);
+    if !sound || name.chars().all(|c| c == '.') || RESERVED.contains(&name) {
+        let shown: String = name.chars().take(MAX_NAME_BYTES).collect();
+        return refuse(format!(
+            "`{}` cannot name a stream: a name has 1 to {MAX_NAME_BYTES} of the characters A-Z, \
+             a-z, 0-9, `.`, `_` and `-`, and is none of {}",
+            shown.escape_debug(),
+            RESERVED.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+impl Hello {
+    /// How the stream is read where the server reads like this.
+    ///
+    /// # Errors
+    /// When a format, a size or a crop cannot be.
+    pub fn over(&self, mut reading: Reading) -> Result<Reading> {
+        if let Some(name) = &self.format {
+            reading.format = Some(by_name(name)?);
+        }
+        let wrong = |key: &str, what: String| Error::Unsupported(format!("{key}: {what}"));
+        let view = &mut reading.view;
+        if let Some(text) = &self.sensor {
+            view.sensor = Some(text.parse::<SensorSize>().map_err(|what| wrong("sensor", what))?);
+        }
+        if let Some(text) = &self.crop {
+            view.crop = Some(text.parse::<Crop>().map_err(|what| wrong("crop", what))?);
+        }
+        view.polarity = self.polarity.or(view.polarity);
+        view.orient = self.orient.unwrap_or(view.orient);
+        view.flip_x = self.flip_x.unwrap_or(view.flip_x);
+        view.flip_y = self.flip_y.unwrap_or(view.flip_y);
+        view.transpose = self.transpose.unwrap_or(view.transpose);
+        view.scale = self.scale.unwrap_or(view.scale);
+        reading.decoder.stream_id = self.stream_id.or(reading.decoder.stream_id);
+        Ok(reading)
+    }
+}
+
+fn refuse<T>(what: String) -> Result<T> {
+    Err(Error::Unsupported(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cut_of_a_first_line_waits_for_its_end() {
+        let line = b"dvs-stream {\"format\":\"aedat2\",\"stream\":\"cam-1\"}\nevents";
+        let end = line.iter().position(|byte| *byte == b'\n').unwrap();
+        for n in 0..=end {
+            assert_eq!(opening(&line[..n]).unwrap(), Opening::More, "{n}");
+        }
+        let Opening::Hello(hello, length) = opening(line).unwrap() else { panic!() };
+        assert_eq!((hello.stream.as_deref(), length), (Some("cam-1"), end + 1));
+        assert_eq!(hello.over(Reading::default()).unwrap().format.unwrap().name, "aedat2");
+    }
+
+    #[test]
+    fn events_are_told_at_the_first_byte_that_differs() {
+        assert_eq!(opening(b"#").unwrap(), Opening::Events);
+        assert_eq!(opening(b"dvs-streak").unwrap(), Opening::Events);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_is_refused() {
+        for line in ["{", "{\"colour\":1}", "{\"stream\":\"../x\"}", "{\"stream\":\"\"}", "[]"] {
+            assert!(opening(format!("dvs-stream {line}\n").as_bytes()).is_err(), "{line}");
+        }
+        let mut long = b"dvs-stream {".to_vec();
+        long.resize(MAX_HELLO_BYTES, b' ');
+        assert!(opening(&long).is_err());
+        assert_eq!(opening(&long[1..]).unwrap(), Opening::Events);
+        assert_eq!(opening(&long[..MAX_HELLO_BYTES - 1]).unwrap(), Opening::More);
+        for name in ["..", ".", "anonymous", "a b", "ä", &"x".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        assert!(check_name("DVS_346.left-1").is_ok());
+        let hello = Hello { format: Some("mp3".into()), ..Hello::default() };
+        assert!(hello.over(Reading::default()).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! The HTTP side: metrics, health, streams, the model, and all predictions as server-sent events.
+//! The door of hyper.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use super::ACCEPT_PAUSE;
+use super::hello::check_name;
+use super::hub::Hub;
+use super::subscriber::Subscription;
+
+/// Connections at once.
+pub const MAX_HTTP_CONNECTIONS: usize = 64;
+/// Longest head of a request, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 16 << 10;
+
+const JSON: &str = "application/json";
+const PLAIN: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers requests until it is aborted.
+pub async fn accept(hub: Rc<Hub>, listener: TcpListener) {
+    let open = Rc::new(Cell::new(0_usize));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        if open.get() >= MAX_HTTP_CONNECTIONS {
+            hub.meters.refused();
+            continue;
+        }
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(hub.limits.header_timeout)
+            .max_buf_size(MAX_REQUEST_BYTES)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn({
+                    let hub = hub.clone();
+                    move |request| {
+                        let answer = answer(&hub, &request);
+                        async { Ok::<_, Infallible>(answer) }
+                    }
+                }),
+            );
+        let counted = Counted::new(&open);
+        spawn_local(async move {
+            // What fails here is the client's connection, and it knows.
+            let _ = connection.await;
+            drop(counted);
+        });
+    }
+}
+
+/// Counts a connection while it lives.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Counted(open.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What is sent back.
+enum Answer {
+    Whole(Option<Bytes>),
+    Events(Subscription),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match self.get_mut() {
+            Answer::Whole(bytes) => Poll::Ready(bytes.take()),
+            Answer::Events(subscription) => subscription.poll(cx).map(|lines| lines.map(events)),
+        };
+        bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
+            }
+            Answer::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Lines as server-sent events.
+fn events(lines: Vec<u8>) -> Bytes {
+    let mut events = Vec::with_capacity(lines.len() * 9 / 8);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        events.extend_from_slice(b"data: ");
+        events.extend_from_slice(line);
+        events.push(b'\n');
+    }
+    events.into()
+}
+
+fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
+    let path = request.uri().path();
+    if request.method() != Method::GET {
+        return with(whole(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET"), ALLOW, "GET");
+    }
+    match path {
+        "/livez" => return whole(StatusCode::OK, PLAIN, "alive\n"),
+        "/readyz" => {
+            return match hub.unready() {
+                None => whole(StatusCode::OK, PLAIN, "ready\n"),
+                Some(why) => whole(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
+            };
+        }
+        _ => (),
+    }
+    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    if let Err(error) = hub.admit(token) {
+        let refusal = whole(StatusCode::UNAUTHORIZED, PLAIN, format!("{error}\n"));
+        return with(refusal, WWW_AUTHENTICATE, "Bearer");
+    }
+    match path {
+        "/metrics" => whole(StatusCode::OK, METRICS, hub.registry.text()),
+        "/v1/streams" => whole(StatusCode::OK, JSON, hub.streams_json()),
+        "/v1/model" => whole(StatusCode::OK, JSON, hub.about.json()),
+        "/v1/predictions" => match wanted(request.uri().query()) {
+            Ok(stream) => match hub.subscribe(stream) {
+                Some(subscription) => {
+                    let response = Response::new(Answer::Events(subscription));
+                    let response = with(response, CONTENT_TYPE, "text/event-stream");
+                    with(response, CACHE_CONTROL, "no-store")
+                }
+                None => whole(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "too many subscribers\n"),
+            },
+            Err(why) => whole(StatusCode::BAD_REQUEST, PLAIN, why),
+        },
+        _ => whole(
+            StatusCode::NOT_FOUND,
+            PLAIN,
+            "there are /metrics, /livez, /readyz, /v1/streams, /v1/model and /v1/predictions\n",
+        ),
+    }
+}
+
+/// The stream that a query names; `None` for all of them.
+fn wanted(query: Option<&str>) -> Result<Option<String>, String> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    let stream = query.strip_prefix("stream=");
+    let stream = stream.ok_or("the only parameter is ?stream=NAME\n")?;
+    check_name(stream).map_err(|error| format!("{error}\n"))?;
+    Ok(Some(stream.to_owned()))
+}
+
+fn whole(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Answer> {
+    let mut response = Response::new(Answer::Whole(Some(text.into())));
+    *response.status_mut() = status;
+    with(response, CONTENT_TYPE, kind)
+}
+
+fn with(
+    mut response: Response<Answer>,
+    name: hyper::header::HeaderName,
+    value: &'static str,
+) -> Response<Answer> {
+    response.headers_mut().insert(name, hyper::header::HeaderValue::from_static(value));
+    response
+}

@@ -1,0 +1,435 @@
+//! What all connections share: the engine, the slots, the names, the limits. All of it belongs to
+//! one thread, which reads, decodes, steps and writes: a system call costs more than a step, and a
+//! switch between threads more than both.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::about::About;
+use super::client::{Call, Client};
+use super::subscriber::{Subscribers, Subscription};
+use super::token::Tokens;
+use super::{Limits, Serve};
+use crate::engine::{Engine, Feed, Outlet, Port, Stream, Turn};
+use crate::error::{Error, Result};
+use crate::ingest::Reading;
+use crate::prediction::{Prediction, Record};
+use crate::session::Session;
+use crate::sink::Sink;
+use crate::telemetry::{AnswerMeters, Registry, ServerMeters};
+use crate::window::WindowConfig;
+
+/// The series of streams without a name.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
+const MAX_DEPARTED: usize = 1024;
+/// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
+const MAX_SUBSCRIBERS: usize = 32;
+/// Span over which the thread's load is taken.
+const LOAD_SPAN: Duration = Duration::from_secs(1);
+/// From this share of its time on, the thread is too busy for more streams.
+const BUSY: f64 = 0.9;
+
+/// The shared part of the server.
+pub struct Hub {
+    /// How streams are read.
+    pub reading: Reading,
+    /// How they are cut.
+    pub window: WindowConfig,
+    /// What clients may take.
+    pub limits: Limits,
+    /// Where every read goes: what is read is decoded at once.
+    pub buffer: RefCell<Vec<u8>>,
+    port: Port,
+    sink: RefCell<Box<dyn Sink>>,
+    bell: Notify,
+    /// Rings when a connection has gone.
+    pub gone: Notify,
+    stopping: Cell<bool>,
+    seats: Cell<usize>,
+    names: RefCell<HashSet<String>>,
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    /// By the number of their stream in the engine.
+    routes: RefCell<HashMap<u64, Rc<Route>>>,
+    /// Who listens to many streams.
+    subscribers: Rc<Subscribers>,
+    tokens: Option<Tokens>,
+    /// All series.
+    pub registry: Arc<Registry>,
+    /// Series of the server.
+    pub meters: ServerMeters,
+    departed: RefCell<VecDeque<(Instant, String)>>,
+    /// What is served.
+    pub about: About,
+    load: Load,
+}
+
+/// A stream, and where its records go.
+struct Route {
+    name: String,
+    client: Rc<Client>,
+    meters: AnswerMeters,
+    since: Instant,
+    last: Cell<Option<Prediction>>,
+}
+
+/// How much of its time the thread works.
+struct Load {
+    since: Cell<Instant>,
+    worked: Cell<Duration>,
+    busy: Cell<f64>,
+}
+
+impl Hub {
+    /// The hub of a server, and the engine that it feeds.
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be used.
+    pub fn new(
+        serve: &Serve,
+        about: About,
+        session: Session,
+        sink: Box<dyn Sink>,
+        registry: Arc<Registry>,
+    ) -> Result<(Rc<Hub>, Engine)> {
+        let (engine, port) = Engine::new(session, serve.window.window_us);
+        let hub = Hub {
+            reading: serve.reading,
+            window: serve.window,
+            limits: serve.limits,
+            buffer: RefCell::new(vec![0; serve.limits.read_bytes]),
+            port,
+            sink: RefCell::new(sink),
+            bell: Notify::new(),
+            gone: Notify::new(),
+            stopping: Cell::new(false),
+            seats: Cell::new(0),
+            names: RefCell::default(),
+            clients: RefCell::default(),
+            next_client: Cell::new(0),
+            routes: RefCell::default(),
+            subscribers: Rc::default(),
+            tokens: serve.token_file.as_deref().map(Tokens::read).transpose()?,
+            registry,
+            meters: ServerMeters::new(&about.name, &about.sha256),
+            departed: RefCell::default(),
+            about,
+            load: Load {
+                since: Cell::new(Instant::now()),
+                worked: Cell::default(),
+                busy: Cell::default(),
+            },
+        };
+        Ok((Rc::new(hub), engine))
+    }
+
+    /// Tells the engine that there is something to step.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Whether the server is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Connections that are open.
+    pub fn n_clients(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    /// Ends all connections.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.clients.borrow().values().for_each(|client| client.call(Call::Stop));
+    }
+
+    /// Time has passed.
+    pub fn tick(&self) {
+        let now = Instant::now();
+        self.clients.borrow().values().for_each(|client| client.tick(now, &self.limits));
+        self.retire(now);
+        let span = now.saturating_duration_since(self.load.since.get());
+        if span >= LOAD_SPAN {
+            let busy = self.load.worked.take().as_secs_f64() / span.as_secs_f64();
+            self.load.since.set(now);
+            self.load.busy.set(busy);
+            self.meters.busy(busy);
+        }
+    }
+
+    /// The thread has worked since then.
+    pub fn worked(&self, since: Instant) {
+        self.load.worked.set(self.load.worked.get() + since.elapsed());
+    }
+
+    /// Series of streams that left long ago are added to those of all such streams.
+    fn retire(&self, now: Instant) {
+        let mut departed = self.departed.borrow_mut();
+        while departed.front().is_some_and(|(left, _)| {
+            now.saturating_duration_since(*left) >= self.limits.metrics_retention
+        }) || departed.len() > MAX_DEPARTED
+        {
+            let Some((_, name)) = departed.pop_front() else { return };
+            if !self.names.borrow().contains(&name) {
+                self.registry.retire(&name);
+            }
+        }
+    }
+
+    fn depart(&self, name: String) {
+        let mut departed = self.departed.borrow_mut();
+        departed.retain(|(_, other)| *other != name);
+        departed.push_back((Instant::now(), name));
+    }
+
+    /// Why no more streams should come, if so.
+    pub fn unready(&self) -> Option<String> {
+        let busy = self.load.busy.get();
+        if self.is_stopping() {
+            Some("the server ends".to_owned())
+        } else if self.seats.get() >= self.limits.max_streams {
+            Some(format!("all {} slots are taken", self.seats.get()))
+        } else if busy >= BUSY {
+            Some(format!("the server works {:.0} % of its time", 100.0 * busy))
+        } else {
+            None
+        }
+    }
+
+    /// The open streams.
+    pub fn streams_json(&self) -> String {
+        let routes = self.routes.borrow();
+        let mut streams: Vec<_> = routes.iter().collect();
+        streams.sort_by_key(|(id, _)| **id);
+        let streams = streams.iter().map(|(_, route)| {
+            let last = route.last.get();
+            let class = last.and_then(|last| last.verdict.class);
+            serde_json::json!({
+                "stream": route.name,
+                "connected_s": route.since.elapsed().as_secs(),
+                "windows": last.map_or(0, |last| last.window + 1),
+                "t_us": last.map(|last| last.t_us),
+                "label": class.and_then(|class| self.about.card.labels.get(usize::from(class))),
+                "confidence": last.map(|last| last.verdict.confidence),
+                "waiting_bytes": route.client.outbox.borrow().waiting().len(),
+            })
+        });
+        serde_json::json!({ "streams": streams.collect::<Vec<_>>() }).to_string() + "\n"
+    }
+
+    /// Listens to one stream, or to all; `None` where too many do already.
+    pub fn subscribe(&self, stream: Option<String>) -> Option<Subscription> {
+        let room = self.subscribers.len() < MAX_SUBSCRIBERS;
+        room.then(|| self.subscribers.subscribe(stream, self.limits.outbox_bytes))
+    }
+
+    /// Tells subscribers that no more comes; says whether any are left.
+    pub fn end_subscriptions(&self) -> bool {
+        self.subscribers.end();
+        !self.subscribers.is_empty()
+    }
+
+    /// A connection is there until what this gives is dropped.
+    pub fn meet(self: &Rc<Self>, client: &Rc<Client>) -> Known {
+        let id = self.next_client.get();
+        self.next_client.set(id + 1);
+        self.clients.borrow_mut().insert(id, client.clone());
+        if self.is_stopping() {
+            client.call(Call::Stop);
+        }
+        Known { hub: self.clone(), id }
+    }
+
+    /// A slot, while there is one.
+    ///
+    /// # Errors
+    /// When all are taken.
+    pub fn claim(self: &Rc<Self>) -> Result<Seat> {
+        let taken = self.seats.get();
+        if taken >= self.limits.max_streams {
+            return Err(Error::Unsupported(format!(
+                "all {taken} slots are taken: come back later, or start the server with a greater \
+                 --max-streams"
+            )));
+        }
+        self.seats.set(taken + 1);
+        Ok(Seat { hub: self.clone(), name: None, id: None })
+    }
+
+    /// Whether a client with this token is let in.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn admit(&self, token: Option<&str>) -> Result<()> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let refuse = |what: &str| Err(Error::Unsupported(what.to_owned()));
+        match token {
+            Some(token) if tokens.admit(token) => Ok(()),
+            Some(_) => refuse("this token lets nobody in"),
+            None => refuse(
+                "a token is asked for: send first a line dvs-stream {\"token\":\"…\"}, or over \
+                 HTTP the header `Authorization: Bearer …`",
+            ),
+        }
+    }
+
+    /// Puts an error into a client's outbox.
+    pub fn tell(&self, client: &Client, stream: &str, error: &Error) {
+        let record = Record::Error { message: format!("{stream}: {error}"), offset: None };
+        let mut outbox = client.outbox.borrow_mut();
+        self.sink.borrow_mut().record(stream, &record, &[], outbox.lines());
+    }
+
+    /// Steps what comes until the server ends.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub async fn drive(&self, mut engine: Engine) -> Result<()> {
+        let mut writer = AnswerWriter { hub: self, touched: Vec::new() };
+        loop {
+            self.bell.notified().await;
+            let begun = Instant::now();
+            // No connection runs meanwhile, so this ends.
+            while engine.turn(&mut writer)? == Turn::Worked {}
+            self.worked(begun);
+        }
+    }
+}
+
+/// A connection is in the hub's list as long as this lives.
+pub struct Known {
+    hub: Rc<Hub>,
+    id: u64,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.hub.clients.borrow_mut().remove(&self.id);
+        self.hub.gone.notify_one();
+    }
+}
+
+/// A slot and a name, freed when this is dropped.
+pub struct Seat {
+    hub: Rc<Hub>,
+    name: Option<String>,
+    id: Option<u64>,
+}
+
+impl Seat {
+    /// Takes a name that no other stream has.
+    ///
+    /// # Errors
+    /// When another has it.
+    pub fn take_name<'a>(&mut self, name: &'a str) -> Result<&'a str> {
+        if !self.hub.names.borrow_mut().insert(name.to_owned()) {
+            return Err(Error::Unsupported(format!(
+                "a stream `{name}` is open already: choose another name, or end that one"
+            )));
+        }
+        self.name = Some(name.to_owned());
+        Ok(name)
+    }
+
+    /// Opens the stream, whose records go to `client`.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub fn open(&mut self, name: &str, named: bool, client: &Rc<Client>) -> Result<Feed> {
+        let series = if named { name } else { ANONYMOUS };
+        let feed = self.hub.port.open_in(name, series).map_err(|_| Error::Stopped)?;
+        self.id = Some(feed.id());
+        let route = Route {
+            name: name.to_owned(),
+            client: client.clone(),
+            meters: AnswerMeters::new(series, &self.hub.about.card.labels),
+            since: Instant::now(),
+            last: Cell::new(None),
+        };
+        self.hub.routes.borrow_mut().insert(feed.id(), Rc::new(route));
+        Ok(feed)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.seats.set(self.hub.seats.get() - 1);
+        if let Some(name) = self.name.take() {
+            self.hub.names.borrow_mut().remove(&name);
+            self.hub.depart(name);
+        }
+        if let Some(id) = self.id {
+            self.hub.routes.borrow_mut().remove(&id);
+        }
+    }
+}
+
+/// The outlet of `serve`: each stream's records to its own connection, one write a batch.
+struct AnswerWriter<'a> {
+    hub: &'a Hub,
+    touched: Vec<Touched>,
+}
+
+/// A stream that has records in this batch.
+struct Touched {
+    id: u64,
+    route: Rc<Route>,
+    predictions: usize,
+}
+
+impl Outlet for AnswerWriter<'_> {
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], _ending: bool) {
+        let hub = self.hub;
+        // A stream's records come one after another.
+        if self.touched.last().is_none_or(|touched| touched.id != stream.id) {
+            let routes = hub.routes.borrow();
+            let Some(route) = routes.get(&stream.id) else { return };
+            self.touched.push(Touched { id: stream.id, route: route.clone(), predictions: 0 });
+        }
+        let Some(touched) = self.touched.last_mut() else { return };
+        let client = &touched.route.client;
+        let mut outbox = client.outbox.borrow_mut();
+        let lines = outbox.lines();
+        let begun = lines.len();
+        hub.sink.borrow_mut().record(&stream.name, record, logits, lines);
+        if !hub.subscribers.is_empty() {
+            hub.subscribers.line(&stream.name, &lines[begun..]);
+        }
+        match record {
+            Record::Prediction(prediction) => {
+                touched.predictions += 1;
+                touched.route.meters.prediction(prediction.verdict.class);
+                touched.route.last.set(Some(*prediction));
+            }
+            Record::Summary(_) => {
+                client.ended.set(true);
+                client.wake();
+            }
+            Record::Segment(_) | Record::Error { .. } => (),
+        }
+    }
+
+    fn flush(&mut self) -> ControlFlow<()> {
+        let mut missed = self.hub.subscribers.flush();
+        for Touched { route, predictions, .. } in self.touched.drain(..) {
+            missed += route.client.write();
+            if predictions > 0 {
+                let latency = route.client.arrived.get().elapsed();
+                self.hub.meters.answered(predictions, latency.as_secs_f64());
+            }
+        }
+        if missed > 0 {
+            self.hub.meters.missed(missed);
+        }
+        ControlFlow::Continue(())
+    }
+}

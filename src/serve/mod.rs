@@ -1,0 +1,353 @@
+//! `serve`: live streams through one model. The door of tokio.
+//!
+//! One thread does it all: it reads what a socket has, decodes and cuts it, steps the windows of
+//! all streams that brought some, and answers each with one write. Sources are files here:
+//! `connection` is that of TCP and UNIX clients; others feed the hub in the same way.
+
+mod about;
+mod client;
+mod connection;
+mod hello;
+mod http;
+mod hub;
+mod outbox;
+mod subscriber;
+mod token;
+mod writer;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use about::About;
+pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
+pub use writer::Records;
+
+use crate::error::{Error, Result};
+use crate::ingest::Reading;
+use crate::model::Model;
+use crate::session::{Rules, Session};
+use crate::sink::{Labels, Style, by_name};
+use crate::telemetry::Registry;
+use crate::window::WindowConfig;
+use client::Client;
+use hub::Hub;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Pause after a connection could not be accepted, as when all file descriptors are taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What becomes of windows that come faster than they are stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// They wait, and so does the sender: nothing is lost.
+    #[default]
+    Wait,
+    /// Those that came last are dropped.
+    DropNewest,
+    /// Those that have waited longest are dropped.
+    SkipToNewest,
+}
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Streams at once.
+    pub max_streams: usize,
+    /// Connections at once, those that are being turned away included.
+    pub max_connections: usize,
+    /// What becomes of windows that come too fast.
+    pub overflow: Overflow,
+    /// Bytes read at once.
+    pub read_bytes: usize,
+    /// Bytes of answers that wait for a client.
+    pub outbox_bytes: usize,
+    /// Time to say what will be sent.
+    pub header_timeout: Duration,
+    /// Time without a byte after which a stream is ended; zero: never.
+    pub idle_timeout: Duration,
+    /// Time that a client which does not read is waited for before it misses answers.
+    pub patience: Duration,
+    /// Time to read the last answers.
+    pub leave_timeout: Duration,
+    /// Time that the series of a named stream are kept after it has left.
+    pub metrics_retention: Duration,
+    /// Time in which all streams end when the server does.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_streams: 64,
+            max_connections: 64 + MAX_TURNED_AWAY,
+            overflow: Overflow::Wait,
+            read_bytes: READ_BYTES,
+            outbox_bytes: 1 << 20,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            patience: Duration::from_secs(1),
+            leave_timeout: Duration::from_secs(5),
+            metrics_retention: Duration::from_secs(600),
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bytes read at once.
+pub const READ_BYTES: usize = 128 << 10;
+/// Bytes taken in of one stream before the others have their turn, where its sender is not to
+/// be held back.
+pub const DRAIN_BYTES: usize = 4 << 20;
+
+impl Limits {
+    /// Bytes taken in of one stream before the others have their turn.
+    fn drain_bytes(&self) -> usize {
+        if self.overflow == Overflow::Wait { 0 } else { DRAIN_BYTES }
+    }
+}
+
+/// Connections beyond the streams: those that leave and those that are turned away.
+pub const MAX_TURNED_AWAY: usize = 256;
+
+/// What to serve, and how.
+pub struct Serve {
+    /// Where TCP clients are heard.
+    pub tcp: Option<SocketAddr>,
+    /// Where UNIX clients are heard.
+    pub unix: Option<PathBuf>,
+    /// Where HTTP is answered.
+    pub http: Option<SocketAddr>,
+    /// Tokens that let clients in, one a line; without it everybody is.
+    pub token_file: Option<PathBuf>,
+    /// How streams are read that do not say it themselves.
+    pub reading: Reading,
+    /// How they are cut into windows.
+    pub window: WindowConfig,
+    /// How voltages become answers.
+    pub rules: Rules,
+    /// What clients may take.
+    pub limits: Limits,
+}
+
+/// What the server says for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A listener is ready: what it is, and where.
+    Listening(String),
+    /// Something is not as it should be.
+    Warning(String),
+}
+
+/// Serves `model` until SIGTERM or Ctrl-C, and ends every stream then. All records go to `records`
+/// too.
+///
+/// # Errors
+/// When a listener cannot be opened or the network fails; a client's failure is its own.
+pub fn run(
+    model: &Model,
+    about: About,
+    serve: &Serve,
+    records: Option<Records>,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    let registry = Arc::new(Registry::default());
+    registry.clone().during(|| run_metered(model, about, serve, records, notice, registry))
+}
+
+fn run_metered(
+    model: &Model,
+    about: About,
+    serve: &Serve,
+    records: Option<Records>,
+    notice: &mut dyn FnMut(Notice),
+    registry: Arc<Registry>,
+) -> Result<()> {
+    let session = Session::new(model.network.clone(), serve.rules, serve.limits.max_streams)?;
+    let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
+    let style = Style { labels, color: false, window_us: model.card.window_us };
+    let sink = by_name("jsonl").ok_or(Error::Stopped)?;
+    let sink = (sink.make)(&style);
+    let (hub, engine) = Hub::new(serve, about, session, sink, registry)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the server"))?;
+    let served = LocalSet::new().block_on(&runtime, async {
+        let stepping = spawn_local({
+            let hub = hub.clone();
+            // The engine writes to more sockets in a turn than a fair task may.
+            tokio::task::unconstrained(async move { hub.drive(engine).await })
+        });
+        // Whoever reads `listening` may end the server at once.
+        let signals = Signals::listen()?;
+        if let Some((out, all)) = records.zip(hub.subscribe(None)) {
+            spawn_local(writer::copy(all, out));
+        }
+        let listeners = listen(&hub, serve, notice).await?;
+        let ticking = spawn_local({
+            let hub = hub.clone();
+            async move {
+                loop {
+                    sleep(TICK).await;
+                    hub.tick();
+                }
+            }
+        });
+        let stepped = signals.wait(stepping).await;
+        listeners.iter().for_each(|listener| listener.abort());
+        shut_down(&hub, serve.limits.shutdown_timeout).await;
+        ticking.abort();
+        stepped
+    });
+    // A writer that blocks for ever holds up nobody's end.
+    runtime.shutdown_background();
+    if let Some(path) = serve.unix.as_deref().filter(|_| served.is_ok()) {
+        // It is ours; where it is gone already, so much the better.
+        let _ = std::fs::remove_file(path);
+    }
+    served
+}
+
+type Task<T> = tokio::task::JoinHandle<T>;
+
+/// SIGTERM and Ctrl-C.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(failed("cannot listen for signals"));
+        Ok(Signals([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
+    }
+
+    /// Waits for one of them, or for the engine to fail.
+    async fn wait(mut self, mut stepping: Task<Result<()>>) -> Result<()> {
+        poll_fn(|cx| {
+            if self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            let stepped = Pin::new(&mut stepping).poll(cx);
+            stepped.map(|joined| joined.unwrap_or(Err(Error::Stopped)))
+        })
+        .await
+    }
+}
+
+/// Ends all streams, and waits for them as long as it may.
+async fn shut_down(hub: &Rc<Hub>, time: Duration) {
+    let deadline = Instant::now() + time;
+    hub.stop();
+    while hub.n_clients() > 0 {
+        if timeout_at(deadline, hub.gone.notified()).await.is_err() {
+            return;
+        }
+    }
+    while hub.end_subscriptions() && Instant::now() < deadline {
+        sleep(TICK / 10).await;
+    }
+}
+
+async fn listen(
+    hub: &Rc<Hub>,
+    serve: &Serve,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<Vec<Task<()>>> {
+    let mut tasks = Vec::new();
+    if let Some(address) = serve.tcp {
+        let cannot = |source| Error::Io { what: format!("cannot listen on tcp {address}"), source };
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let bound = listener.local_addr().map_err(cannot)?;
+        notice(Notice::Listening(format!("tcp {bound}")));
+        tasks.push(spawn_local(accept_tcp(hub.clone(), listener)));
+    }
+    if let Some(path) = &serve.unix {
+        let shown = path.display();
+        let cannot = |source| Error::Io { what: format!("cannot listen on unix {shown}"), source };
+        let listener = bind_unix(path).await.map_err(cannot)?;
+        notice(Notice::Listening(format!("unix {shown}")));
+        tasks.push(spawn_local(accept_unix(hub.clone(), listener)));
+    }
+    if let Some(address) = serve.http {
+        let what = format!("cannot listen on http {address}");
+        let listener = TcpListener::bind(address).await.map_err(failed(&what))?;
+        let bound = listener.local_addr().map_err(failed(&what))?;
+        notice(Notice::Listening(format!("http {bound}")));
+        tasks.push(spawn_local(http::accept(hub.clone(), listener)));
+    }
+    let open = |address: &SocketAddr| !address.ip().is_loopback();
+    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).any(open) {
+        notice(Notice::Warning(
+            "anybody who reaches this machine may send streams and read predictions: name \
+             --token-file FILE, or listen on 127.0.0.1"
+                .to_owned(),
+        ));
+    }
+    Ok(tasks)
+}
+
+async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Answers must not wait for more of them; where it cannot be had, they are late, not lost.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string());
+    }
+}
+
+async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
+    for n in 0_u64.. {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (reader, writer) = stream.into_split();
+        welcome(&hub, Box::new(reader), Box::new(writer), format!("unix:{n}"));
+    }
+}
+
+fn welcome(hub: &Rc<Hub>, reader: client::Reader, writer: client::Writer, peer: String) {
+    if hub.n_clients() < hub.limits.max_connections {
+        spawn_local(connection::serve(hub.clone(), reader, writer, peer));
+        return;
+    }
+    let client = Client::new(writer, &peer, hub.limits.outbox_bytes);
+    let error = Error::Unsupported("too many connections are open: come back later".to_owned());
+    hub.meters.refused();
+    hub.tell(&client, &peer, &error);
+    client.write();
+}
+
+/// Binds, in the place of a socket that nobody listens on any more.
+async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    let bound = UnixListener::bind(path);
+    let in_use = matches!(&bound, Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
+    if !in_use {
+        return bound;
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        _ => bound,
+    }
+}
+
+fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Io { what: what.to_owned(), source }
+}

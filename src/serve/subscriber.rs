@@ -1,0 +1,102 @@
+//! Who listens to the records of many streams: a bounded outbox each, the newest kept.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::outbox::Outbox;
+
+/// All subscriptions.
+#[derive(Default)]
+pub struct Subscribers {
+    all: RefCell<Vec<Rc<Subscriber>>>,
+}
+
+struct Subscriber {
+    /// The only stream that is wanted.
+    stream: Option<String>,
+    outbox: RefCell<Outbox>,
+    waker: RefCell<Waker>,
+    ended: Cell<bool>,
+}
+
+/// One subscription; it ends when this is dropped.
+pub struct Subscription {
+    subscribers: Rc<Subscribers>,
+    own: Rc<Subscriber>,
+}
+
+impl Subscribers {
+    /// Subscribes to one stream, or to all.
+    pub fn subscribe(self: &Rc<Self>, stream: Option<String>, outbox_bytes: usize) -> Subscription {
+        let shown = stream.clone().unwrap_or_default();
+        let own = Rc::new(Subscriber {
+            stream,
+            outbox: RefCell::new(Outbox::new(outbox_bytes, &shown)),
+            waker: RefCell::new(Waker::noop().clone()),
+            ended: Cell::new(false),
+        });
+        self.all.borrow_mut().push(own.clone());
+        Subscription { subscribers: self.clone(), own }
+    }
+
+    /// Number of those who listen.
+    pub fn len(&self) -> usize {
+        self.all.borrow().len()
+    }
+
+    /// Whether nobody listens.
+    pub fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
+    /// A line of a stream.
+    pub fn line(&self, stream: &str, line: &[u8]) {
+        for subscriber in self.all.borrow().iter() {
+            if subscriber.stream.as_deref().is_none_or(|wanted| wanted == stream) {
+                subscriber.outbox.borrow_mut().lines().extend_from_slice(line);
+            }
+        }
+    }
+
+    /// A batch of lines is complete. Gives the number of lines that were dropped.
+    pub fn flush(&self) -> u64 {
+        let mut missed = 0;
+        for subscriber in self.all.borrow().iter() {
+            let mut outbox = subscriber.outbox.borrow_mut();
+            missed += outbox.trim();
+            if !outbox.is_empty() {
+                subscriber.waker.borrow().wake_by_ref();
+            }
+        }
+        missed
+    }
+
+    /// No more lines come.
+    pub fn end(&self) {
+        for subscriber in self.all.borrow().iter() {
+            subscriber.ended.set(true);
+            subscriber.waker.borrow().wake_by_ref();
+        }
+    }
+}
+
+impl Subscription {
+    /// The lines that wait; `None` at the end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        let mut outbox = self.own.outbox.borrow_mut();
+        if outbox.is_empty() {
+            self.own.waker.borrow_mut().clone_from(cx.waker());
+            return if self.own.ended.get() { Poll::Ready(None) } else { Poll::Pending };
+        }
+        let lines = outbox.waiting().to_vec();
+        outbox.wrote(lines.len());
+        Poll::Ready(Some(lines))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.subscribers.all.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.own));
+    }
+}

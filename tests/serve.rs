@@ -1,0 +1,655 @@
+//! The server as its clients see it: a real process, real sockets.
+
+mod skip;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use skip::skip;
+
+const DECK: &str = "fixtures/deck.aedat4";
+
+/// Nothing here takes as long; a test that would hang fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server process, killed when dropped.
+struct Server {
+    child: Child,
+    listening: Vec<String>,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    /// Starts one with these flags and waits for its `listening` lines.
+    fn start(flags: &[&str], listeners: usize) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dvs-stream"))
+            .arg("serve")
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut listening = Vec::new();
+        for _ in 0..listeners {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            let what = line.trim_end().strip_prefix("listening ").expect(&line);
+            listening.push(what.to_owned());
+        }
+        Server { child, listening, stdout }
+    }
+
+    fn tcp(flags: &[&str]) -> Server {
+        Server::start(&[&["--port", "0"], flags].concat(), 1)
+    }
+
+    /// Address of the listener of a kind.
+    fn address(&self, kind: &str) -> &str {
+        let found = self.listening.iter().find_map(|line| line.strip_prefix(kind));
+        found.expect(kind).trim_start()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address("tcp")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Sends SIGTERM, waits, and gives the exit code with what was printed.
+    fn terminate(mut self) -> (Option<i32>, String, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let (mut out, mut err) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code(), out, err)
+    }
+
+    /// Sends SIGTERM and gives the exit code, with its output unread.
+    fn exit_unread(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+
+    /// Ends it in good order, with nothing to complain about.
+    fn end(self) {
+        let (code, out, err) = self.terminate();
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `replay` prints for these bytes, and its exit code.
+fn replay(bytes: &[u8], flags: &[&str]) -> (String, Option<i32>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dvs-stream"))
+        .args(["replay", "-", "-q"])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    // It may stop reading at damage.
+    let feeding = thread::spawn(move || drop(input.write_all(&bytes)));
+    let mut lines = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+    feeding.join().unwrap();
+    (lines, child.wait().unwrap().code())
+}
+
+/// Sends bytes in pieces of these lengths, over and over, reading meanwhile; gives all lines.
+fn play(stream: TcpStream, bytes: &[u8], pieces: &[usize]) -> String {
+    let mut sender = stream.try_clone().unwrap();
+    let (bytes, pieces) = (bytes.to_vec(), pieces.to_vec());
+    let sending = thread::spawn(move || {
+        let mut rest = &bytes[..];
+        for n in pieces.iter().cycle() {
+            let (piece, after) = rest.split_at(rest.len().min(*n));
+            // A server that has ended the stream takes no more.
+            if piece.is_empty() || sender.write_all(piece).is_err() {
+                break;
+            }
+            rest = after;
+        }
+        let _ = sender.shutdown(Shutdown::Write);
+    });
+    let lines = rest_of(stream);
+    sending.join().unwrap();
+    lines
+}
+
+fn rest_of(mut stream: impl Read) -> String {
+    let mut lines = Vec::new();
+    let read = stream.read_to_end(&mut lines);
+    let lines = String::from_utf8(lines).unwrap();
+    read.unwrap_or_else(|error| panic!("{error} after {lines}"));
+    lines
+}
+
+/// Lines whose stream is called `-`.
+fn nameless(lines: &str) -> String {
+    let rename = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let name = value["stream"].as_str().unwrap();
+        let line = line.replace(&format!("\"stream\":\"{name}\""), "\"stream\":\"-\"");
+        line.replace(&format!("\"message\":\"{name}: "), "\"message\":\"-: ") + "\n"
+    };
+    lines.lines().map(rename).collect()
+}
+
+fn last(lines: &str) -> Value {
+    serde_json::from_str(lines.lines().last().expect("no line")).unwrap()
+}
+
+fn deck() -> Vec<u8> {
+    std::fs::read(DECK).unwrap()
+}
+
+#[test]
+fn a_stream_reads_as_its_replay_however_it_is_cut() {
+    let server = Server::tcp(&[]);
+    let (plain, _) = replay(&deck(), &[]);
+    assert!(plain.lines().count() > 100);
+    for pieces in [&[usize::MAX][..], &[4096], &[1, 700, 13, 90_000], &[331]] {
+        let lines = play(server.connect(), &deck(), pieces);
+        assert_eq!(nameless(&lines), nameless(&plain), "{pieces:?}");
+    }
+    let head = &deck()[..1500];
+    assert_eq!(
+        nameless(&play(server.connect(), head, &[1])),
+        nameless(&replay(head, &[]).0),
+        "a byte at a time"
+    );
+    server.end();
+}
+
+#[test]
+fn sigterm_ends_open_streams_with_their_summary() {
+    let server = Server::tcp(&[]);
+    let mut stream = server.connect();
+    let silent = server.connect();
+    stream.write_all(&deck()).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    let (code, out, err) = server.terminate();
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+    let rest = rest_of(lines);
+    assert_eq!(last(&rest)["type"], "summary");
+    assert_eq!(rest_of(silent), "");
+}
+
+#[test]
+fn a_unix_client_reads_as_a_tcp_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let server = Server::start(&["--unix", path.to_str().unwrap()], 1);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&deck()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(nameless(&rest_of(stream)), nameless(&replay(&deck(), &[]).0));
+    server.end();
+    assert!(!path.exists());
+}
+
+/// AEDAT 2.0 without a size of the sensor, whose left upper pixels fire `per_window` events in each of `windows`
+/// milliseconds, none of them quiet.
+fn busy(windows: u32, per_window: u32, seed: u32) -> Vec<u8> {
+    let mut bytes = b"#!AER-DAT2.0\r\n".to_vec();
+    for window in 0..windows {
+        for k in 0..per_window {
+            let (x, y) = ((k * 7 + window / 20 + seed) % 35, (k * 5 + window / 30 + seed) % 35);
+            let address = y << 8 | x << 1 | (k % 2);
+            let t_us = window * 1000 + k * 1000 / per_window;
+            bytes.extend(address.to_be_bytes());
+            bytes.extend(t_us.to_be_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn neighbours_change_nothing() {
+    let server = Server::tcp(&["--max-streams", "8"]);
+    let recordings: Vec<Vec<u8>> =
+        (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();
+    let expected: Vec<String> = recordings.iter().map(|r| nameless(&replay(r, &[]).0)).collect();
+    for round in 0..3 {
+        let playing: Vec<_> = recordings
+            .iter()
+            .enumerate()
+            .map(|(k, recording)| {
+                let (stream, recording) = (server.connect(), recording.clone());
+                let pieces = [100 + 977 * k, 1 + k, 5000 - 600 * k];
+                thread::spawn(move || play(stream, &recording, &pieces))
+            })
+            .collect();
+        for (k, (playing, expected)) in playing.into_iter().zip(&expected).enumerate() {
+            assert_eq!(&nameless(&playing.join().unwrap()), expected, "round {round}, stream {k}");
+        }
+    }
+    server.end();
+}
+
+#[test]
+fn a_slot_forgets_who_had_it_and_one_stream_too_many_is_told() {
+    let server = Server::tcp(&["--max-streams", "1"]);
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..3 {
+        let mut first = server.connect();
+        first.write_all(&busy(50, 40, 3)).unwrap();
+        let mut line = String::new();
+        BufReader::new(first.try_clone().unwrap()).read_line(&mut line).unwrap();
+        let refusal = rest_of(server.connect());
+        assert_eq!(last(&refusal)["type"], "error");
+        assert!(refusal.contains("slots are taken") && refusal.contains("--max-streams"));
+        // Its answers are unread, so this breaks the connection in the middle.
+        drop(first);
+        let lines = loop {
+            let lines = play(server.connect(), &deck(), &[10_000]);
+            if !lines.contains("slots are taken") {
+                break lines;
+            }
+        };
+        assert_eq!(nameless(&lines), expected);
+    }
+    server.end();
+}
+
+/// Sends all, reads all.
+fn say(server: &Server, bytes: &[u8]) -> String {
+    play(server.connect(), bytes, &[usize::MAX])
+}
+
+#[test]
+fn the_first_line_names_stream_format_and_view() {
+    let server = Server::tcp(&[]);
+    // N-MNIST has no mark: x, y, then 23 bits of time under the polarity.
+    let events: Vec<u8> = (0..2000_u32)
+        .flat_map(|k| {
+            let t_us = k * 50;
+            let [_, high, middle, low] = (t_us | ((k % 2) << 23)).to_be_bytes();
+            [(k * 7 % 34) as u8, (k * 5 % 20) as u8, high, middle, low]
+        })
+        .collect();
+    let first =
+        b"dvs-stream {\"stream\":\"cam-1\",\"flip_x\":true,\"scale\":true,\"format\":\"nmnist\"}\n";
+    let lines = say(&server, &[&first[..], &events].concat());
+    let expected = replay(&events, &["--flip-x", "--scale", "--format", "nmnist"]).0;
+    assert!(expected.lines().count() > 100);
+    assert_eq!(lines, expected.replace("\"stream\":\"stdin\"", "\"stream\":\"cam-1\""));
+    server.end();
+}
+
+#[test]
+fn what_cannot_be_served_is_told_in_one_line() {
+    let server = Server::tcp(&[]);
+    let held = server.connect();
+    (&held).write_all(b"dvs-stream {\"stream\":\"cam\"}\n").unwrap();
+    (&held).write_all(&busy(50, 40, 0)).unwrap();
+    let mut line = String::new();
+    BufReader::new(held.try_clone().unwrap()).read_line(&mut line).unwrap();
+    let long = format!("dvs-stream {{\"stream\":\"{}\"}}\n", "x".repeat(5000));
+    for (first, named) in [
+        ("dvs-stream {\"stream\":\"cam\"}\n", "open already"),
+        ("dvs-stream {\"stream\":\"../cam\"}\n", "cannot name a stream"),
+        ("dvs-stream {\"format\":\"mp3\"}\n", "unknown format"),
+        ("dvs-stream {\"colour\":1}\n", "colour"),
+        ("dvs-stream nonsense\n", "first line"),
+        (&long, "4096"),
+    ] {
+        let lines = say(&server, &[first.as_bytes(), &busy(2000, 40, 0)].concat());
+        assert_eq!(lines.lines().count(), 1, "{first}: {lines}");
+        assert_eq!(last(&lines)["type"], "error");
+        assert!(lines.contains(named), "{first}: {lines}");
+    }
+    drop(held);
+    server.end();
+}
+
+#[test]
+fn damage_is_told_as_replay_tells_it() {
+    let server = Server::tcp(&[]);
+    let mut garbage = deck();
+    let middle = garbage.len() / 2;
+    garbage[middle..].fill(0x5a);
+    let cases: &[&[u8]] = &[
+        b"",
+        b"#!AER-",
+        b"dvs-",
+        b"GET / HTTP/1.1\r\n\r\n",
+        &deck()[..deck().len() - 7],
+        &deck()[..700],
+        &garbage,
+        &[0x7f; 3000],
+    ];
+    for bytes in cases {
+        let (expected, _) = replay(bytes, &[]);
+        assert_eq!(nameless(&say(&server, bytes)), nameless(&expected), "{} bytes", bytes.len());
+    }
+    server.end();
+}
+
+#[test]
+fn silent_and_dripping_clients_are_let_go() {
+    let server = Server::tcp(&["--header-timeout", "300ms", "--idle-timeout", "300ms"]);
+    let silent = server.connect();
+    let mut dripping = server.connect();
+    let mut idle = server.connect();
+    idle.write_all(&busy(50, 40, 0)).unwrap();
+    for byte in b"dvs-stream {".iter().cycle() {
+        if dripping.write_all(&[*byte]).is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lines = rest_of(silent);
+    assert_eq!(lines.lines().count(), 1);
+    assert!(lines.contains("within 0.3 s"), "{lines}");
+    let lines = rest_of(idle);
+    assert_eq!(last(&lines)["type"], "summary");
+    assert_eq!(last(&lines)["windows"], 50);
+    assert!(lines.contains("nothing was received for 0.3 s"), "{lines}");
+    server.end();
+}
+
+#[test]
+fn who_does_not_read_misses_the_oldest_and_slows_nobody() {
+    let server = Server::tcp(&["--outbox", "64", "--patience", "50ms"]);
+    let windows = 250_000;
+    let mut deaf = server.connect();
+    let bytes = busy(windows, 8, 1);
+    let sending = thread::spawn(move || {
+        deaf.write_all(&bytes).unwrap();
+        deaf.shutdown(Shutdown::Write).unwrap();
+        deaf
+    });
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..5 {
+        assert_eq!(nameless(&say(&server, &deck())), expected);
+    }
+    let lines = rest_of(sending.join().unwrap());
+    let records: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let missed: Vec<u64> = records
+        .iter()
+        .filter(|record| record["type"] == "missed")
+        .map(|record| record["records"].as_u64().unwrap())
+        .collect();
+    assert!(missed.is_sorted() && missed.last() > Some(&0), "{missed:?}");
+    let told = (records.len() - missed.len()) as u64;
+    // Predictions, one segment, the summary.
+    assert_eq!(told + missed.last().unwrap(), u64::from(windows) + 2);
+    assert_eq!(records.last().unwrap()["type"], "summary");
+    assert_eq!(records.last().unwrap()["windows"], windows);
+    server.end();
+}
+
+#[test]
+fn what_comes_too_fast_is_dropped_and_counted() {
+    for rule in ["drop-newest", "skip-to-newest"] {
+        let server = Server::tcp(&["--overflow", rule]);
+        let (windows, per_window) = (30_000, 8);
+        let lines = say(&server, &busy(windows, per_window, 1));
+        let records: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let counted = |record: &Value| record["losses"]["overflow"].as_u64().unwrap_or(0);
+        let of_type = |kind: &'static str| records.iter().filter(move |r| r["type"] == kind);
+        let summary = records.last().unwrap();
+        assert_eq!(summary["events"], windows * per_window);
+        let kept: u64 = of_type("prediction").map(|p| p["events"].as_u64().unwrap()).sum();
+        let stamped: u64 = of_type("prediction").map(counted).sum();
+        assert!(counted(summary) > 0, "{rule}: nothing came too fast");
+        assert_eq!(kept + counted(summary), u64::from(windows * per_window), "{rule}");
+        assert!(stamped <= counted(summary) && stamped > 0, "{rule}");
+        // At its own pace nothing is lost.
+        assert_eq!(nameless(&say(&server, &deck())), nameless(&replay(&deck(), &[]).0));
+        server.end();
+    }
+}
+
+/// One request; gives the status and the body.
+fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+    let mut stream = TcpStream::connect(server.address("http")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n").unwrap();
+    let answer = rest_of(stream);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Value of a series.
+fn metric(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(&format!("{series} ")));
+    line.unwrap_or_else(|| panic!("no {series} in {text}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn with_http(flags: &[&str]) -> Server {
+    Server::start(&[&["--port", "0", "--http", "0"], flags].concat(), 2)
+}
+
+#[test]
+fn metrics_are_what_the_senders_know() {
+    let server = with_http(&["--max-streams", "3", "--metrics-retention", "0s"]);
+    let named = b"dvs-stream {\"stream\":\"cam\"}\n";
+    let summary = last(&say(&server, &[&named[..], &deck()].concat()));
+    let anonymous: Vec<Value> = (0..3).map(|k| last(&say(&server, &busy(100 + k, 9, k)))).collect();
+    let windows: u64 = anonymous.iter().map(|s| s["windows"].as_u64().unwrap()).sum();
+    let events: u64 = anonymous.iter().map(|s| s["events"].as_u64().unwrap()).sum();
+    // The named stream is gone for good at the next tick.
+    let text = loop {
+        let (status, text) = get(&server, "/metrics", None);
+        assert_eq!(status, 200);
+        if !text.contains("stream=\"cam\"") {
+            break text;
+        }
+    };
+    assert_eq!(metric(&text, "dvs_windows_total{stream=\"anonymous\"}"), windows as f64);
+    assert_eq!(metric(&text, "dvs_events_received_total{stream=\"anonymous\"}"), events as f64);
+    let departed = metric(&text, "dvs_events_received_total{stream=\"departed\"}");
+    assert_eq!(departed, summary["events"].as_f64().unwrap());
+    assert_eq!(metric(&text, "dvs_streams"), 0.0);
+    let answered = text
+        .lines()
+        .filter(|line| line.starts_with("dvs_predictions_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    let predictions = windows as f64 + summary["windows"].as_f64().unwrap();
+    assert_eq!(answered.sum::<f64>(), predictions);
+    assert_eq!(metric(&text, "dvs_window_latency_seconds_count"), predictions);
+    assert!(text.contains("dvs_model_info{model=\"poker\",sha256=\""));
+    // Every series has its type before it.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let plain = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let typed = |name: &str| text.contains(&format!("# TYPE {name} "));
+        assert!(typed(name) || plain.is_some_and(typed), "{line}");
+    }
+    server.end();
+}
+
+#[test]
+fn http_tells_of_health_streams_and_model() {
+    let server = with_http(&["--max-streams", "1"]);
+    assert_eq!(get(&server, "/livez", None).0, 200);
+    assert_eq!(get(&server, "/readyz", None).0, 200);
+    assert_eq!(get(&server, "/nothing", None).0, 404);
+    assert_eq!(get(&server, "/v1/predictions?stream=../x", None).0, 400);
+    let model: Value = serde_json::from_str(&get(&server, "/v1/model", None).1).unwrap();
+    assert_eq!(model["card"]["labels"].as_array().unwrap().len(), 4);
+    let mut stream = server.connect();
+    stream.write_all(b"dvs-stream {\"stream\":\"cam\"}\n").unwrap();
+    stream.write_all(&busy(50, 40, 0)).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+    let (status, why) = get(&server, "/readyz", None);
+    assert_eq!((status, why.contains("slots")), (503, true));
+    let streams: Value = serde_json::from_str(&get(&server, "/v1/streams", None).1).unwrap();
+    assert_eq!(streams["streams"][0]["stream"], "cam");
+    assert!(streams["streams"][0]["windows"].as_u64().unwrap() > 0);
+    server.end();
+}
+
+#[test]
+fn subscribers_hear_what_the_clients_get() {
+    let server = with_http(&[]);
+    let subscribe = |path: &str| {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            lines.read_line(&mut line).unwrap();
+        }
+        lines
+    };
+    let (all, one) = (subscribe("/v1/predictions"), subscribe("/v1/predictions?stream=one"));
+    let mut told = String::new();
+    for name in ["one", "two"] {
+        let first = format!("dvs-stream {{\"stream\":\"{name}\"}}\n");
+        told += &say(&server, &[first.as_bytes(), &deck()].concat());
+    }
+    server.end();
+    let events = |lines| -> String {
+        let text = rest_of(lines);
+        text.lines().filter_map(|l| l.strip_prefix("data: ")).map(|l| l.to_owned() + "\n").collect()
+    };
+    let (all, one) = (events(all), events(one));
+    assert_eq!(all, told);
+    let own =
+        told.lines().filter(|l| l.contains("\"stream\":\"one\"")).map(|l| l.to_owned() + "\n");
+    assert_eq!(one, own.collect::<String>());
+}
+
+#[test]
+fn only_a_token_lets_clients_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    std::fs::write(&path, "sesame\nlinseed\n").unwrap();
+    let server = with_http(&["--token-file", path.to_str().unwrap()]);
+    for (first, admitted) in [
+        ("", false),
+        ("dvs-stream {\"stream\":\"cam\"}\n", false),
+        ("dvs-stream {\"token\":\"sesam\"}\n", false),
+        ("dvs-stream {\"token\":\"linseed\"}\n", true),
+        ("dvs-stream {\"token\":\"sesame\"}\n", true),
+    ] {
+        let lines = say(&server, &[first.as_bytes(), &deck()].concat());
+        assert_eq!(last(&lines)["type"] == "summary", admitted, "{first}");
+        assert!(admitted || (lines.contains("token") && lines.lines().count() == 1), "{lines}");
+    }
+    for path in ["/metrics", "/v1/streams", "/v1/model", "/v1/predictions"] {
+        assert_eq!(get(&server, path, None).0, 401);
+        assert_eq!(get(&server, path, Some("open")).0, 401);
+    }
+    assert_eq!(get(&server, "/metrics", Some("sesame")).0, 200);
+    assert_eq!(get(&server, "/livez", None).0, 200);
+    server.end();
+}
+
+#[test]
+fn beyond_loopback_it_warns() {
+    let server = Server::start(&["--port", "0", "--bind", "0.0.0.0"], 1);
+    let (code, _, err) = server.terminate();
+    assert_eq!(code, Some(0));
+    assert!(err.starts_with("warning: ") && err.contains("--token-file"), "{err}");
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_all_answered() {
+    let server = Server::tcp(&["--max-streams", "8"]);
+    let connections: Vec<TcpStream> = (0..900).map(|_| server.connect()).collect();
+    // The first eight have the slots; the others are told so.
+    for connection in &connections[8..] {
+        let line = rest_of(connection);
+        assert_eq!(last(&line)["type"], "error");
+    }
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for connection in connections.into_iter().take(8) {
+        assert_eq!(nameless(&play(connection, &deck(), &[30_000])), expected);
+    }
+    server.end();
+}
+
+#[test]
+fn standard_output_tells_all_streams_records() {
+    let server = Server::tcp(&["--output", "jsonl"]);
+    let told = say(&server, &deck()) + &say(&server, &busy(300, 12, 0));
+    let (code, out, _) = server.terminate();
+    assert_eq!((code, out), (Some(0), told));
+    // A reader that does not read holds up neither clients nor the end.
+    let server = Server::tcp(&["--output", "jsonl", "--shutdown-timeout", "200ms"]);
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for _ in 0..4 {
+        assert_eq!(nameless(&say(&server, &deck())), expected);
+    }
+    assert_eq!(server.exit_unread(), Some(0));
+}
+
+/// The code blocks of a language in PROTOCOL.md.
+fn examples(language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string("PROTOCOL.md").unwrap();
+    let opening = format!("```{language}\n");
+    let blocks = text.split(&opening).skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Runs every example of a language against a server; each prints the deck's records.
+fn run_examples(language: &str, interpreter: &[&str], needs: &str) {
+    let there = Command::new("sh").args(["-c", &format!("command -v {needs}")]).output().unwrap();
+    if !there.status.success() {
+        return skip(&format!("examples in {language}: {needs} is not installed"));
+    }
+    let examples = examples(language);
+    assert!(!examples.is_empty());
+    let expected = nameless(&replay(&deck(), &[]).0);
+    for example in examples {
+        let server = Server::tcp(&[]);
+        let port = server.address("tcp").rsplit(':').next().unwrap().to_owned();
+        let output = Command::new(interpreter[0])
+            .args(&interpreter[1..])
+            .arg(example.replace("7000", &port).replace("deck.aedat4", DECK))
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{example}");
+        assert_eq!(nameless(&lines), expected, "{example}");
+        server.end();
+    }
+}
+
+#[test]
+fn the_protocols_python_example_works() {
+    run_examples("python", &["python3", "-c"], "python3");
+}
+
+#[test]
+fn the_protocols_shell_example_works() {
+    run_examples("sh", &["bash", "-c"], "nc");
+}
