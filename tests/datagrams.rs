@@ -53,7 +53,7 @@ fn events(n: u64, step_us: u64) -> Vec<Event> {
         t_us: 1000 + step_us * k,
         x: (k * 7 % 346) as u16,
         y: (k * k % 260) as u16,
-        polarity: Polarity::from_on(k % 3 == 0),
+        polarity: Polarity::from_on(k.is_multiple_of(3)),
     };
     (0..n).map(event).collect()
 }

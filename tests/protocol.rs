@@ -102,11 +102,14 @@ fn a_dv_client_in_python() {
     BufReader::new(server.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
     let port = line.trim().rsplit(':').next().expect("a port").to_owned();
     let code = example("py", "IOHE").replace("7777", &port);
-    if let Some(output) = run("python3", &code) {
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "23279");
-        assert!(server.wait().expect("an end").success());
-    } else {
+    let ran = run("python3", &code);
+    if ran.is_none() {
         server.kill().expect("a server");
+    }
+    let ended = server.wait().expect("an end");
+    if let Some(output) = ran {
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "23279");
+        assert!(ended.success());
     }
 }
 

@@ -64,7 +64,7 @@ fn events(seconds: f64, per_s: u64) -> Vec<Event> {
         t_us: 7_000_000 + 1_000_000 * k / per_s,
         x: (k * 7 % 346) as u16,
         y: (k * k % 260) as u16,
-        polarity: Polarity::from_on(k % 3 == 0),
+        polarity: Polarity::from_on(k.is_multiple_of(3)),
     };
     (0..(seconds * per_s as f64) as u64).map(event).collect()
 }
