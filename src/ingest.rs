@@ -3,7 +3,7 @@
 //! A function of the bytes alone; whoever holds the file or the socket feeds it. Knows no thread
 //! and no ring.
 
-use crate::codec::{AnyDecoder, Decoder, DecoderOptions, Format, Need, Tally};
+use crate::codec::{AnyDecoder, DatagramFormat, Decoder, DecoderOptions, Format, Need, Tally};
 use crate::error::Result;
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
@@ -63,6 +63,18 @@ impl Ingest {
             unused: 0,
             malformed: 0,
         }
+    }
+
+    /// One sender's datagrams: each [`Ingest::decode`] takes one, after [`Ingest::arrived`].
+    pub fn datagrams(format: &DatagramFormat, reading: Reading, config: WindowConfig) -> Self {
+        let mut ingest = Ingest::new(reading, config, None);
+        ingest.decoder = AnyDecoder::datagrams(format, reading.view.sensor);
+        ingest
+    }
+
+    /// What is decoded next arrived at this time: that of events which carry none.
+    pub fn arrived(&mut self, t_us: u64) {
+        self.decoder.arrived(t_us);
     }
 
     /// Takes the next bytes and emits the windows that they complete.

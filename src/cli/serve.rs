@@ -11,9 +11,12 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::{Common, OutputArg, exit, model_bytes, open_model};
+use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
 use crate::model::{Model, check_gap};
-use crate::serve::{About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, run};
+use crate::serve::{
+    About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, UdpSource, run,
+};
 use crate::session::Rules;
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -35,6 +38,10 @@ pub struct ServeArgs {
     /// UNIX socket
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
+    /// Port that datagrams come to, and their format: faery-t64, faery-t32, spif or jaer; 0 picks a
+    /// free one; may be repeated. A sender is a stream; its records go to --output and --http
+    #[arg(long, value_name = "PORT=FORMAT", value_parser = parse_udp)]
+    udp: Vec<UdpArg>,
     /// Port of /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions; 0 picks one
     #[arg(long, value_name = "N")]
     http: Option<u16>,
@@ -82,6 +89,22 @@ struct LimitArgs {
     shutdown_timeout: u64,
 }
 
+/// A value of `--udp`.
+#[derive(Clone, Copy)]
+struct UdpArg {
+    port: u16,
+    format: &'static DatagramFormat,
+}
+
+fn parse_udp(text: &str) -> Result<UdpArg, String> {
+    let Some((port, name)) = text.split_once('=') else {
+        return Err("expected PORT=FORMAT, as 3333=faery-t64".to_owned());
+    };
+    let port = port.parse().map_err(|_| "expected a port from 0 to 65535".to_owned())?;
+    let format = datagrams_by_name(name).map_err(|error| error.to_string())?;
+    Ok(UdpArg { port, format })
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum OverflowArg {
     /// The sender waits
@@ -116,8 +139,8 @@ impl LimitArgs {
 
 /// Runs the command.
 pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    if args.port.is_none() && args.unix.is_none() {
-        bail!("nothing to listen on: name --port N or --unix PATH");
+    if args.port.is_none() && args.unix.is_none() && args.udp.is_empty() {
+        bail!("nothing to listen on: name --port N, --unix PATH or --udp PORT=FORMAT");
     }
     if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
@@ -139,6 +162,14 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         tcp: args.port.map(|port| SocketAddr::new(args.bind, port)),
         unix: args.unix.clone(),
         http: args.http.map(|port| SocketAddr::new(args.bind, port)),
+        udp: args
+            .udp
+            .iter()
+            .map(|udp| UdpSource {
+                address: SocketAddr::new(args.bind, udp.port),
+                format: udp.format,
+            })
+            .collect(),
         token_file: args.token_file.clone(),
         reading: Reading {
             format: args.decoder.format(),

@@ -13,6 +13,7 @@ mod hub;
 mod outbox;
 mod subscriber;
 mod token;
+mod udp;
 mod writer;
 
 use std::future::{Future, poll_fn};
@@ -31,6 +32,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use about::About;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
+pub use udp::UdpSource;
 pub use writer::Records;
 
 use crate::error::{Error, Result};
@@ -137,6 +139,8 @@ pub struct Serve {
     pub window: WindowConfig,
     /// How voltages become answers.
     pub rules: Rules,
+    /// Where datagrams come.
+    pub udp: Vec<UdpSource>,
     /// What clients may take.
     pub limits: Limits,
 }
@@ -285,8 +289,17 @@ async fn listen(
         notice(Notice::Listening(format!("http {bound}")));
         tasks.push(spawn_local(http::accept(hub.clone(), listener)));
     }
+    for source in &serve.udp {
+        let what = format!("cannot listen on udp {}", source.address);
+        let socket = udp::bind(source, notice).await.map_err(failed(&what))?;
+        let bound = socket.local_addr().map_err(failed(&what))?;
+        notice(Notice::Listening(format!("udp {bound}")));
+        // Its streams end with the server, not before.
+        spawn_local(udp::serve(hub.clone(), socket, source.format));
+    }
     let open = |address: &SocketAddr| !address.ip().is_loopback();
-    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).any(open) {
+    let udp = serve.udp.iter().map(|source| &source.address);
+    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).chain(udp).any(open) {
         notice(Notice::Warning(
             "anybody who reaches this machine may send streams and read predictions: name \
              --token-file FILE, or listen on 127.0.0.1"

@@ -124,6 +124,7 @@ pub struct ServerMeters {
     failed: Counter,
     busy: Gauge,
     missed: Counter,
+    lost_datagrams: Counter,
 }
 
 impl ServerMeters {
@@ -137,6 +138,7 @@ impl ServerMeters {
             failed: counter!("dvs_stream_errors_total"),
             busy: gauge!("dvs_busy_ratio"),
             missed: counter!("dvs_records_missed_total"),
+            lost_datagrams: counter!("dvs_datagrams_lost_total", "stream" => "anonymous"),
         }
     }
 
@@ -158,6 +160,11 @@ impl ServerMeters {
     /// Lines that a client did not read in time.
     pub fn missed(&self, lines: u64) {
         self.missed.increment(lines);
+    }
+
+    /// Datagrams that never came, that the kernel dropped, or for whose sender there was no slot.
+    pub fn lost_datagrams(&self, n: u64) {
+        self.lost_datagrams.increment(n);
     }
 
     /// Share of its time that the serving thread worked.

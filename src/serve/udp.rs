@@ -1,0 +1,235 @@
+//! Datagrams: each sender is a stream, told by its address.
+//!
+//! A sender cannot be held back, so what is not read in time is the kernel's to drop: it is given
+//! a large buffer, and what it drops is asked of it and counted.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, setsockopt, sockopt,
+};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+
+use super::client::{Client, Stage};
+use super::hub::{Hub, Known, Seat};
+use super::{Notice, TICK};
+use crate::codec::DatagramFormat;
+use crate::engine::Feed;
+use crate::error::{Error, Result};
+use crate::frame::Frames;
+use crate::ingest::Ingest;
+use crate::ring::StreamEnd;
+
+/// What the kernel is asked to hold: tens of ms at ten million events a second.
+const BUFFER_BYTES: usize = 8 << 20;
+/// Datagrams taken in before the others have their turn.
+const BURST: usize = 256;
+
+/// Where datagrams come, and what they are.
+#[derive(Clone, Copy)]
+pub struct UdpSource {
+    /// The address that they are sent to.
+    pub address: SocketAddr,
+    /// Their format.
+    pub format: &'static DatagramFormat,
+}
+
+impl std::fmt::Debug for UdpSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.address, self.format.name)
+    }
+}
+
+/// Opens the socket; warns where the kernel grants a smaller buffer than it is asked for.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(source.address).await?;
+    setsockopt(&socket, sockopt::RcvBuf, &BUFFER_BYTES)?;
+    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+    // Linux gives twice what it grants, for its own bookkeeping.
+    let granted = getsockopt(&socket, sockopt::RcvBuf)? / 2;
+    if granted < BUFFER_BYTES {
+        notice(Notice::Warning(format!(
+            "udp {}: the kernel grants a buffer of {granted} bytes, of {BUFFER_BYTES} asked for, so \
+             bursts may be lost: raise net.core.rmem_max",
+            source.address
+        )));
+    }
+    Ok(socket)
+}
+
+/// Serves all senders of a socket until the server ends.
+pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFormat) {
+    let mut receiver = Receiver { hub, format, senders: HashMap::new(), dropped: Cell::new(0) };
+    while !receiver.hub.is_stopping() {
+        if timeout(TICK, socket.readable()).await.is_ok() {
+            receiver.burst(&socket).await;
+        }
+        receiver.end_silent().await;
+    }
+    for (_, sender) in receiver.senders.drain() {
+        sender.end(&receiver.hub, None).await;
+    }
+}
+
+struct Receiver {
+    hub: Rc<Hub>,
+    format: &'static DatagramFormat,
+    senders: HashMap<SocketAddr, Sender>,
+    /// Datagrams that the kernel says it has dropped, a number that wraps.
+    dropped: Cell<u32>,
+}
+
+/// One stream.
+struct Sender {
+    client: Rc<Client>,
+    _known: Known,
+    _seat: Seat,
+    name: String,
+    feed: Feed,
+    ingest: Ingest,
+    frames: Frames,
+    lost: u64,
+}
+
+impl Receiver {
+    /// Takes in what is there.
+    async fn burst(&mut self, socket: &UdpSocket) {
+        for _ in 0..BURST {
+            let received = socket.try_io(Interest::READABLE, || self.receive(socket.as_raw_fd()));
+            let Ok((n, from)) = received else { return };
+            let Some(from) = from else { continue };
+            if let Err(error) = self.take(n, from).await
+                && let Some(sender) = self.senders.remove(&from)
+            {
+                sender.end(&self.hub, Some(&error)).await;
+            }
+        }
+        yield_now().await;
+    }
+
+    /// One datagram into the hub's buffer: its length and its sender.
+    fn receive(&self, socket: RawFd) -> io::Result<(usize, Option<SocketAddr>)> {
+        let mut buffer = self.hub.buffer.borrow_mut();
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let mut control = nix::cmsg_space!(u32);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<SockaddrStorage>(socket, &mut parts, Some(&mut control), flags)?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::RxqOvfl(dropped) = control {
+                let more = dropped.wrapping_sub(self.dropped.replace(dropped));
+                self.hub.meters.lost_datagrams(more.into());
+            }
+        }
+        let from = message.address.and_then(|address| {
+            let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+        });
+        Ok((message.bytes, from))
+    }
+
+    /// A datagram of so many bytes, in the hub's buffer.
+    async fn take(&mut self, n: usize, from: SocketAddr) -> Result<()> {
+        let Receiver { hub, format, senders, .. } = self;
+        let sender = match senders.entry(from) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                match Sender::new(hub, format, from) {
+                    Ok(sender) => place.insert(sender),
+                    Err(_) => {
+                        hub.meters.refused();
+                        hub.meters.lost_datagrams(1);
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        sender.client.enter(Stage::Streaming);
+        sender.client.arrived.set(std::time::Instant::now());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        sender.ingest.arrived(now.as_micros() as u64);
+        let decoded = sender.ingest.decode(&hub.buffer.borrow()[..n]);
+        let lost = sender.ingest.tally().lost_datagrams;
+        hub.meters.lost_datagrams(lost - std::mem::replace(&mut sender.lost, lost));
+        sender.pass_on(hub).await;
+        decoded.map(|_| ())
+    }
+
+    /// Ends the streams that have been silent for too long.
+    async fn end_silent(&mut self) {
+        let called = |(from, sender): (&SocketAddr, &Sender)| {
+            sender.client.take_call().is_some().then_some(*from)
+        };
+        let silent: Vec<SocketAddr> = self.senders.iter().filter_map(called).collect();
+        for from in silent {
+            if let Some(sender) = self.senders.remove(&from) {
+                sender.end(&self.hub, None).await;
+            }
+        }
+    }
+}
+
+impl Sender {
+    fn new(hub: &Rc<Hub>, format: &DatagramFormat, from: SocketAddr) -> Result<Self> {
+        let name = format!("udp:{from}");
+        let mut seat = hub.claim()?;
+        let writer = Box::new(tokio::io::sink());
+        let client = Rc::new(Client::new(writer, &name, hub.limits.outbox_bytes));
+        let known = hub.meet(&client);
+        let feed = seat.open(&name, false, &client)?;
+        let ingest = Ingest::datagrams(format, hub.reading, hub.window);
+        let (frames, lost) = (Frames::default(), 0);
+        Ok(Sender { client, _known: known, _seat: seat, name, feed, ingest, frames, lost })
+    }
+
+    /// Cuts what was decoded and hands it to the engine, which runs on this thread: waiting for it
+    /// is doing its work.
+    async fn pass_on(&mut self, hub: &Hub) {
+        let mut more = true;
+        while more {
+            more = self.ingest.cut(&mut self.frames);
+            self.offer(hub).await;
+        }
+    }
+
+    async fn offer(&mut self, hub: &Hub) {
+        if self.frames.is_empty() {
+            return;
+        }
+        while !self.feed.is_taken() {
+            yield_now().await;
+        }
+        self.feed.offer(&mut self.frames);
+        hub.ring();
+    }
+
+    /// The last window, the segment, the summary.
+    async fn end(mut self, hub: &Hub, error: Option<&Error>) {
+        self.client.enter(Stage::Leaving);
+        self.ingest.close(&mut self.frames);
+        self.offer(hub).await;
+        while !self.feed.is_taken() {
+            yield_now().await;
+        }
+        let end = StreamEnd::new(&self.name, self.ingest.totals(), error);
+        if self.feed.end(end).is_err() {
+            return;
+        }
+        hub.ring();
+        let deadline = Instant::now() + hub.limits.leave_timeout;
+        while !self.client.ended.get() && Instant::now() < deadline {
+            yield_now().await;
+        }
+    }
+}
