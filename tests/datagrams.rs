@@ -69,9 +69,12 @@ proptest! {
         let mut t_us = start_us;
         let events: Vec<Event> = steps
             .iter()
-            .map(|&(step, leap, x, y, on)| {
-                // Now and then a pause of up to 13 minutes, or a step back.
+            .enumerate()
+            .map(|(k, &(step, leap, x, y, on))| {
+                // Now and then a pause of up to 13 minutes, or a step back. A first event after
+                // 71.6 minutes would be taken for one of the first round.
                 t_us = match leap {
+                    _ if k == 0 => t_us,
                     0 => t_us + ((step as u64) << 18),
                     1 => t_us.saturating_sub(step as u64).max(start_us),
                     _ => t_us + step as u64,
