@@ -3,7 +3,7 @@
 //! A function of the bytes alone; whoever holds the file or the socket feeds it. Knows no thread
 //! and no ring.
 
-use crate::codec::{AnyDecoder, Decoder, DecoderOptions, Format, Need, Tally};
+use crate::codec::{AnyDecoder, DatagramFormat, Decoder, DecoderOptions, Format, Need, Tally};
 use crate::error::Result;
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
@@ -16,6 +16,9 @@ use crate::window::{WindowConfig, Windower, is_full};
 pub struct Reading {
     /// The format, where it is not to be probed.
     pub format: Option<&'static Format>,
+    /// The format of datagrams, where each feed is one; the view's sensor tells the decoder whose
+    /// addresses they hold.
+    pub datagrams: Option<&'static DatagramFormat>,
     /// What the decoder is told.
     pub decoder: DecoderOptions,
     /// The view that is asked for.
@@ -121,6 +124,11 @@ impl Ingest {
         self.view = None;
     }
 
+    /// The bytes that are fed next arrived at `t_us`: the time of events that carry none.
+    pub fn arrived(&mut self, t_us: u64) {
+        self.decoder.arrived(t_us);
+    }
+
     /// The caller passed over `n` bytes, as [`Need::Skip`] allowed.
     pub fn skipped(&mut self, n: u64) {
         self.decoder.skipped(n);
@@ -224,8 +232,9 @@ impl Ingest {
 }
 
 fn decoder(format: Option<&'static Format>, reading: &Reading, name: Option<&str>) -> AnyDecoder {
-    match format {
-        Some(format) => AnyDecoder::of(format, &reading.decoder),
-        None => AnyDecoder::probing(name, &reading.decoder),
+    match (reading.datagrams, format) {
+        (Some(datagrams), _) => AnyDecoder::datagrams(datagrams, reading.view.sensor),
+        (None, Some(format)) => AnyDecoder::of(format, &reading.decoder),
+        (None, None) => AnyDecoder::probing(name, &reading.decoder),
     }
 }
