@@ -198,6 +198,23 @@ fn sigterm_ends_open_streams_with_their_summary() {
 }
 
 #[test]
+fn sigterm_does_not_wait_for_clients_that_do_not_read() {
+    let server =
+        Server::tcp(&["--outbox", "16", "--patience", "60s", "--shutdown-timeout", "300ms"]);
+    let mut deaf = server.connect();
+    let mut sender = deaf.try_clone().unwrap();
+    let sending = thread::spawn(move || {
+        let bytes = busy(3_000_000, 8, 1);
+        // The server ends before it has taken all.
+        sender.write_all(&bytes).unwrap_err();
+    });
+    let mut first = [0; 100];
+    deaf.read_exact(&mut first).unwrap();
+    assert_eq!(server.exit_unread(), Some(0));
+    sending.join().unwrap();
+}
+
+#[test]
 fn a_unix_client_reads_as_a_tcp_client() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
@@ -495,6 +512,11 @@ fn metrics_are_what_the_senders_know() {
 #[test]
 fn http_tells_of_health_streams_and_model() {
     let server = with_http(&["--max-streams", "1"]);
+    say(&server, b"dvs-stream nonsense\n");
+    say(&server, &deck()[..700]);
+    let metrics = get(&server, "/metrics", None).1;
+    assert_eq!(metric(&metrics, "dvs_connections_refused_total"), 1.0);
+    assert_eq!(metric(&metrics, "dvs_stream_errors_total"), 1.0);
     assert_eq!(get(&server, "/livez", None).0, 200);
     assert_eq!(get(&server, "/readyz", None).0, 200);
     assert_eq!(get(&server, "/nothing", None).0, 404);
@@ -612,12 +634,13 @@ fn standard_output_tells_all_streams_records() {
     assert_eq!(server.exit_unread(), Some(0));
 }
 
-/// The code blocks of a language in PROTOCOL.md.
+/// The code blocks of a language in PROTOCOL.md that talk to a server.
 fn examples(language: &str) -> Vec<String> {
     let text = std::fs::read_to_string("PROTOCOL.md").unwrap();
     let opening = format!("```{language}\n");
     let blocks = text.split(&opening).skip(1);
-    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    let codes = blocks.map(|block| block.split("```").next().unwrap().to_owned());
+    codes.filter(|code| code.contains("7000")).collect()
 }
 
 /// Runs every example of a language against a server; each prints the deck's records.

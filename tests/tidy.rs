@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "plot",
         "pictures",
     ],
-    &["replay", "serve", "info", "convert", "import", "train", "eval", "send"],
+    &["replay", "serve", "send", "info", "convert", "import", "train", "eval"],
     &["cli", "main"],
 ];
 

@@ -297,3 +297,25 @@ fn time_that_passes_closes_windows_and_what_comes_after_is_late() {
     assert_eq!(frames.windows()[3].losses.late, 1);
     assert_eq!(windower.totals().events, 3);
 }
+
+#[test]
+fn what_dropped_windows_would_have_told_is_told_by_the_next() {
+    let event = |t_us, x| Event { t_us, x, y: 0, polarity: Polarity::On };
+    let mut windower = Windower::new(config(10, 20));
+    let mut frames = Frames::default();
+    windower.push(&[event(0, 0), event(5, 9), event(12, 1)], &mut frames);
+    windower.finish(&mut frames);
+    frames.clear();
+    windower.push(&[event(100, 0), event(101, 9), event(102, 2), event(115, 0)], &mut frames);
+    // Its grid is new and it has lost an event outside the sensor.
+    assert!(frames.windows()[0].restart && frames.windows()[0].losses.outside == 1);
+    windower.drop_windows(&frames);
+    frames.clear();
+    windower.push(&[event(125, 0)], &mut frames);
+    let window = frames.windows()[0];
+    assert!(window.restart);
+    assert_eq!(window.losses, Losses { outside: 1, overflow: 2, ..Losses::default() });
+    let totals = windower.totals();
+    assert_eq!(totals.events, 8);
+    assert_eq!(totals.losses, Losses { outside: 2, overflow: 2, ..Losses::default() });
+}

@@ -414,7 +414,8 @@ impl Outlet for AnswerWriter<'_> {
                 client.ended.set(true);
                 client.wake();
             }
-            Record::Segment(_) | Record::Error { .. } => (),
+            Record::Error { .. } => hub.meters.failed(),
+            Record::Segment(_) => (),
         }
     }
 

@@ -121,6 +121,7 @@ impl AnswerMeters {
 pub struct ServerMeters {
     latency: Histogram,
     refused: Counter,
+    failed: Counter,
     busy: Gauge,
     missed: Counter,
 }
@@ -133,6 +134,7 @@ impl ServerMeters {
         ServerMeters {
             latency: histogram!("dvs_window_latency_seconds"),
             refused: counter!("dvs_connections_refused_total"),
+            failed: counter!("dvs_stream_errors_total"),
             busy: gauge!("dvs_busy_ratio"),
             missed: counter!("dvs_records_missed_total"),
         }
@@ -146,6 +148,11 @@ impl ServerMeters {
     /// A connection was turned away.
     pub fn refused(&self) {
         self.refused.increment(1);
+    }
+
+    /// A stream ended with an error.
+    pub fn failed(&self) {
+        self.failed.increment(1);
     }
 
     /// Lines that a client did not read in time.

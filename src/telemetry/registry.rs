@@ -27,6 +27,7 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_predictions_total", "counter", "Predictions, by label."),
     ("dvs_records_missed_total", "counter", "Records dropped because their client did not read."),
     ("dvs_connections_refused_total", "counter", "Connections turned away."),
+    ("dvs_stream_errors_total", "counter", "Streams that ended with an error."),
     ("dvs_streams", "gauge", "Streams that hold a slot."),
     ("dvs_ring_frames", "gauge", "Windows that waited in the ring at the engine's last turn."),
     ("dvs_load_ratio", "gauge", "Time to step over time of the windows stepped."),

@@ -1,0 +1,65 @@
+//! The help of every command, as it was last looked at: `tests/help/COMMAND.txt`.
+//!
+//! After a change that is meant, `UPDATE_HELP=1 cargo test --test help` writes them anew.
+
+use std::path::Path;
+use std::process::Command;
+
+const COMMANDS: &[&str] = &[
+    "",
+    "replay",
+    "serve",
+    "send",
+    "train",
+    "eval",
+    "info",
+    "convert",
+    "synth",
+    "import",
+    "import norse",
+    "completions",
+];
+
+fn help(command: &str) -> String {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+    // in a pipe nothing tells the width; this does
+    program.env("COLUMNS", "100").args(command.split_whitespace()).arg("--help");
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{command} --help");
+    assert!(output.stderr.is_empty(), "{command} --help");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_help_is_what_was_looked_at() {
+    let update = std::env::var_os("UPDATE_HELP").is_some();
+    let mut differing = Vec::new();
+    for command in COMMANDS {
+        let name = if command.is_empty() { "dvs-stream" } else { *command };
+        let path = Path::new("tests/help").join(name.replace(' ', "-")).with_extension("txt");
+        let help = help(command);
+        if update {
+            std::fs::write(&path, &help).unwrap();
+        } else if std::fs::read_to_string(&path).unwrap_or_default() != help {
+            differing.push(name);
+        }
+    }
+    assert!(differing.is_empty(), "the help of {differing:?} differs from tests/help");
+}
+
+/// A command that is missing above would have no help that was looked at.
+#[test]
+fn every_command_is_looked_at() {
+    let all = help("");
+    let listed = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| {
+        let indented = line.starts_with("  ") && !line.starts_with("   ");
+        line.split_whitespace().next().filter(|_| indented)
+    });
+    let names: Vec<_> = names.filter(|name| *name != "help").collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        assert!(COMMANDS.contains(&name), "{name} is not in COMMANDS");
+        assert!(help(name).contains("Example"), "{name} --help opens with no example");
+    }
+}
