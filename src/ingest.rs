@@ -16,6 +16,9 @@ use crate::window::{WindowConfig, Windower, is_full};
 pub struct Reading {
     /// The format, where it is not to be probed.
     pub format: Option<&'static Format>,
+    /// The format of datagrams, where each feed is one; the view's sensor tells the decoder whose
+    /// addresses they hold.
+    pub datagrams: Option<&'static DatagramFormat>,
     /// What the decoder is told.
     pub decoder: DecoderOptions,
     /// The view that is asked for.
@@ -133,6 +136,11 @@ impl Ingest {
         self.view = None;
     }
 
+    /// The bytes that are fed next arrived at `t_us`: the time of events that carry none.
+    pub fn arrived(&mut self, t_us: u64) {
+        self.decoder.arrived(t_us);
+    }
+
     /// The caller passed over `n` bytes, as [`Need::Skip`] allowed.
     pub fn skipped(&mut self, n: u64) {
         self.decoder.skipped(n);
@@ -236,8 +244,9 @@ impl Ingest {
 }
 
 fn decoder(format: Option<&'static Format>, reading: &Reading, name: Option<&str>) -> AnyDecoder {
-    match format {
-        Some(format) => AnyDecoder::of(format, &reading.decoder),
-        None => AnyDecoder::probing(name, &reading.decoder),
+    match (reading.datagrams, format) {
+        (Some(datagrams), _) => AnyDecoder::datagrams(datagrams, reading.view.sensor),
+        (None, Some(format)) => AnyDecoder::of(format, &reading.decoder),
+        (None, None) => AnyDecoder::probing(name, &reading.decoder),
     }
 }

@@ -112,6 +112,7 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
         files: args.files.clone(),
         reading: Reading {
             format: args.decoder.format(),
+            datagrams: None,
             decoder: args.decoder.options(),
             view,
             from_us: args.from.unwrap_or(0),

@@ -71,7 +71,7 @@ impl Spif {
         let mut last = None;
         // AEStream's last datagram goes on with events of the one before.
         let mut is_stale = false;
-        let mut malformed = u64::from(!tail.is_empty());
+        let (mut is_cut, mut malformed) = (!tail.is_empty(), 0);
         while let Some(word) = words.next() {
             let t_us = if word & UNTIMED != 0 {
                 self.arrival_us
@@ -80,14 +80,16 @@ impl Spif {
                 last = Some(t);
                 (!is_stale).then(|| self.clock.unwrap(t))
             } else {
-                None
+                // Counted below, once with the bytes left over of its time.
+                is_cut = true;
+                break;
             };
             match t_us.filter(|_| !is_stale) {
                 Some(t_us) => out.push(event(word, t_us)),
                 None => malformed += 1,
             }
         }
-        self.malformed += malformed;
+        self.malformed += malformed + u64::from(is_cut);
     }
 
     /// A word of a stream; says whether it can be read.
@@ -263,7 +265,7 @@ mod tests {
             wrap,
             ([u64::from(u32::MAX) - 1, round - 1, round, round + 1].map(at).to_vec(), 0)
         );
-        assert_eq!(decoded(&[&bytes(&[5, 6])[..13]]).1, 2, "a time cut off, and a byte");
+        assert_eq!(decoded(&[&bytes(&[5, 6])[..13]]).1, 1, "a time cut short");
     }
 
     #[test]
