@@ -75,11 +75,6 @@ impl Ingest {
         ingest
     }
 
-    /// What is decoded next arrived at this time: that of events which carry none.
-    pub fn arrived(&mut self, t_us: u64) {
-        self.decoder.arrived(t_us);
-    }
-
     /// Takes the next bytes and emits the windows that they complete.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("libm", &["synth", "train", "nn"]),
     ("lzzzz", &["codec"]),
     ("metrics", &["telemetry"]),
+    ("nix", &["serve"]),
     ("npyz", &["sink"]),
     ("plotters", &["plot"]),
     ("pulp", &["nn"]),

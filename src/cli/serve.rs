@@ -23,7 +23,8 @@ use crate::window::{Origin, Partial, WindowConfig};
 const EXAMPLES: &str = "Examples:
   dvs-stream serve --port 7000
   nc -N 127.0.0.1 7000 < fixtures/deck.aedat4          its predictions, a line each
-  dvs-stream serve --unix /run/dvs-stream.sock --max-streams 8";
+  dvs-stream serve --unix /run/dvs-stream.sock --max-streams 8
+  dvs-stream serve --udp 3333=faery-t64 --output jsonl  each sender's records on standard output";
 
 /// Classify live streams: clients send events, running predictions come back
 #[derive(Args)]
