@@ -5,6 +5,7 @@ mod skip;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -675,4 +676,45 @@ fn the_protocols_python_example_works() {
 #[test]
 fn the_protocols_shell_example_works() {
     run_examples("sh", &["bash", "-c"], "nc");
+}
+
+#[test]
+fn real_recordings_at_once_read_as_their_replays() {
+    let root = std::env::var_os("DVS_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let folders = ["data/poker-dvs", "data/aedat2", "data/aedat4"];
+    let files: Vec<PathBuf> = folders.iter().flat_map(|f| recordings(&root.join(f))).collect();
+    if files.is_empty() {
+        return skip(&format!("real recordings: there is no {}/data", root.display()));
+    }
+    let server = Server::tcp(&["--scale", "-q"]);
+    // Four at once.
+    for four in files.chunks(4) {
+        let playing: Vec<_> = four
+            .iter()
+            .map(|path| {
+                let (bytes, stream) = (std::fs::read(path).unwrap(), server.connect());
+                thread::spawn(move || (play(stream, &bytes, &[100_000]), bytes))
+            })
+            .collect();
+        for (path, playing) in four.iter().zip(playing) {
+            let (lines, bytes) = playing.join().unwrap();
+            let expected = nameless(&replay(&bytes, &["--scale"]).0);
+            assert!(nameless(&lines) == expected, "{}", path.display());
+        }
+    }
+    server.end();
+}
+
+/// Recordings with a mark under a folder, in order.
+fn recordings(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let known = |path: &PathBuf| {
+        path.extension().is_some_and(|own| ["aedat", "aedat4"].iter().any(|known| own == *known))
+    };
+    let (folders, files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
+    let inner = folders.iter().flat_map(|folder| recordings(folder));
+    files.into_iter().filter(known).chain(inner).collect()
 }

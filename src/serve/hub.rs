@@ -29,7 +29,7 @@ use crate::window::WindowConfig;
 pub const ANONYMOUS: &str = "anonymous";
 
 /// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
-const MAX_DEPARTED: usize = 1024;
+const MAX_DEPARTED: usize = 256;
 /// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
 const MAX_SUBSCRIBERS: usize = 32;
 /// Span over which the thread's load is taken.
