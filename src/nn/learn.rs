@@ -93,7 +93,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::Mismatch`] where a frame has an address beyond the network's inputs, a sample has
-    /// more frames than windows, or the batch exceeds [`MAX_TAPE_FLOATS`].
+    /// more frames than windows, or the batch needs more than 1 GiB.
     pub fn learn<R: Send>(
         &mut self,
         batch: &[TrainingSample<'_>],

@@ -98,7 +98,7 @@ pub struct FoldScore {
 pub struct Firing {
     /// For each class during its recordings.
     pub by_class: Vec<(String, f64)>,
-    /// At the end of [`SILENCE_MS`] of silence after a recording, without the fresh start that a
+    /// At the end of 50 ms of silence after a recording, without the fresh start that a
     /// stream makes there.
     pub after_silence: f64,
 }
