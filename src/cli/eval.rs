@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, failure};
-use super::{Common, OutputArg, exit, open_model, scores};
+use super::{Common, OutputArg, exit, open_model, scores, settled};
 use crate::dataset::Loading;
 use crate::dataset::split::Split;
 use crate::eval::{self, DeckScore};
-use crate::model::{Model, check_gap};
+use crate::model::Model;
 use crate::session::Rules;
 
 const EXAMPLES: &str = "Examples:
@@ -62,15 +62,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Ok(model) => model,
         Err(error) => return Ok(exit(3, &error, common)),
     };
-    let (view, mut told) = args.view.over(&model.card.view);
-    let (card, told_too) = args.answers.over(&model.card);
-    told.extend(told_too);
-    check_gap(card.gap_us, card.window_us)?;
-    let model = Model { card, ..model };
-    for line in told.iter().filter(|_| !common.quiet) {
-        eprintln!("note: {line}");
-    }
-    let rules = Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) };
+    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let loading = Loading {
         sensor: Some(model.card.sensor),
         window_us: model.card.window_us,

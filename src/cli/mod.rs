@@ -25,10 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::model::{MAX_BYTES, Model};
+use crate::model::{MAX_BYTES, Model, check_gap};
+use crate::session::Rules;
 use crate::sink::{SinkKind, by_name};
 use crate::source::read_bounded;
-use args::{DeviceChoice, ModelArgs};
+use crate::view::ViewSpec;
+use args::{AnswerArgs, DeviceChoice, ModelArgs, ViewArgs};
 
 /// The shipped model.
 const SHIPPED: &[u8] = include_bytes!("../../models/poker.safetensors");
@@ -212,6 +214,26 @@ fn model_bytes(args: &ModelArgs) -> anyhow::Result<Cow<'static, [u8]>> {
 fn model_name(args: &ModelArgs) -> String {
     let path = args.model.as_ref().map(|path| path.display().to_string());
     path.unwrap_or_else(|| "the built-in model".to_owned())
+}
+
+/// The model with the flags over its card, the view, and how voltages become answers; says which
+/// flags differ from the model.
+fn settled(
+    model: Model,
+    view: &ViewArgs,
+    answers: &AnswerArgs,
+    common: &Common,
+) -> anyhow::Result<(Model, ViewSpec, Rules)> {
+    let (view, mut told) = view.over(&model.card.view);
+    let (card, told_too) = answers.over(&model.card);
+    told.extend(told_too);
+    check_gap(card.gap_us, card.window_us)?;
+    let model = Model { card, ..model };
+    for line in told.iter().filter(|_| !common.quiet) {
+        eprintln!("note: {line}");
+    }
+    let rules = Rules { min_confidence: answers.min_confidence, ..Rules::of(&model) };
+    Ok((model, view, rules))
 }
 
 /// A flag that Ctrl-C or SIGTERM sets; a second one ends the program at once.

@@ -7,19 +7,18 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
-use super::{Common, exit, interruption, open_model};
+use super::data::PartialArg;
+use super::{Common, exit, interruption, open_model, settled};
 use crate::ingest::Reading;
-use crate::model::check_gap;
 use crate::pictures;
 use crate::progress::Progress;
 use crate::replay::{Outcome, Replay, run};
-use crate::session::Rules;
 use crate::sink::{Labels, Style};
 use crate::source::is_stdin;
-use crate::window::{Origin, Partial, WindowConfig};
+use crate::window::{Origin, WindowConfig};
 
 const EXAMPLES: &str = "Examples:
   dvs-stream replay deck.aedat4                        running answers of the built-in model
@@ -78,12 +77,6 @@ pub struct ReplayArgs {
 #[derive(Clone, Copy)]
 struct OriginArg(Origin);
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum PartialArg {
-    Keep,
-    Drop,
-}
-
 fn parse_origin(text: &str) -> Result<OriginArg, String> {
     if text == "first" {
         return Ok(OriginArg(Origin::First));
@@ -100,14 +93,7 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(exit(3, &error, common)),
     };
     check_use(args)?;
-    let (view, mut told) = args.view.over(&model.card.view);
-    let (card, told_too) = args.answers.over(&model.card);
-    told.extend(told_too);
-    check_gap(card.gap_us, card.window_us)?;
-    let model = crate::model::Model { card, ..model };
-    for line in told.iter().filter(|_| !common.quiet) {
-        eprintln!("note: {line}");
-    }
+    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let replay = Replay {
         files: args.files.clone(),
         reading: Reading {
@@ -123,9 +109,9 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
             window_us: model.card.window_us,
             gap_us: model.card.gap_us,
             origin: args.window_origin.0,
-            partial: if args.partial == PartialArg::Drop { Partial::Drop } else { Partial::Keep },
+            partial: args.partial.into(),
         },
-        rules: Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) },
+        rules,
         speed: args.speed.0,
         passes: args.passes,
         n_slots: usize::from(args.slots).min(args.files.len()),

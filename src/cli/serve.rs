@@ -10,14 +10,12 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::{Common, OutputArg, exit, model_bytes, open_model};
+use super::{Common, OutputArg, exit, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
-use crate::model::{Model, check_gap};
 use crate::serve::{
     About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, UdpSource, run,
 };
-use crate::session::Rules;
 use crate::window::{Origin, Partial, WindowConfig};
 
 const EXAMPLES: &str = "Examples:
@@ -151,14 +149,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Ok(opened) => opened,
         Err(error) => return Ok(exit(3, &error, common)),
     };
-    let (view, mut told) = args.view.over(&model.card.view);
-    let (card, told_too) = args.answers.over(&model.card);
-    told.extend(told_too);
-    check_gap(card.gap_us, card.window_us)?;
-    let model = Model { card, ..model };
-    for line in told.iter().filter(|_| !common.quiet) {
-        eprintln!("note: {line}");
-    }
+    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let serve = Serve {
         tcp: args.port.map(|port| SocketAddr::new(args.bind, port)),
         unix: args.unix.clone(),
@@ -185,7 +176,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
             origin: Origin::First,
             partial: Partial::Keep,
         },
-        rules: Rules { min_confidence: args.answers.min_confidence, ..Rules::of(&model) },
+        rules,
         limits: args.limits.limits(),
     };
     let mut notice = |notice: Notice| match notice {
