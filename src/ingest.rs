@@ -68,13 +68,6 @@ impl Ingest {
         }
     }
 
-    /// One sender's datagrams: each [`Ingest::decode`] takes one, after [`Ingest::arrived`].
-    pub fn datagrams(format: &DatagramFormat, reading: Reading, config: WindowConfig) -> Self {
-        let mut ingest = Ingest::new(reading, config, None);
-        ingest.decoder = AnyDecoder::datagrams(format, reading.view.sensor);
-        ingest
-    }
-
     /// Takes the next bytes and emits the windows that they complete.
     ///
     /// # Errors

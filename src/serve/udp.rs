@@ -26,7 +26,7 @@ use crate::codec::DatagramFormat;
 use crate::engine::Feed;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Reading};
 use crate::ring::StreamEnd;
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
@@ -181,14 +181,15 @@ impl Receiver {
 }
 
 impl Sender {
-    fn new(hub: &Rc<Hub>, format: &DatagramFormat, from: SocketAddr) -> Result<Self> {
+    fn new(hub: &Rc<Hub>, format: &'static DatagramFormat, from: SocketAddr) -> Result<Self> {
         let name = format!("udp:{from}");
         let mut seat = hub.claim()?;
         let writer = Box::new(tokio::io::sink());
         let client = Rc::new(Client::new(writer, &name, hub.limits.outbox_bytes));
         let known = hub.meet(&client);
         let feed = seat.open(&name, false, &client)?;
-        let ingest = Ingest::datagrams(format, hub.reading, hub.window);
+        let reading = Reading { datagrams: Some(format), ..hub.reading };
+        let ingest = Ingest::new(reading, hub.window, None);
         let (frames, lost) = (Frames::default(), 0);
         Ok(Sender { client, _known: known, _seat: seat, name, feed, ingest, frames, lost })
     }
