@@ -6,17 +6,15 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::dataset::split::Split;
-use crate::dataset::{self, Cutter, Dataset, Loading};
+use crate::dataset::{self, Dataset, Loading};
 use crate::error::{Error, Result};
-use crate::frame::Frames;
+use crate::ingest;
 use crate::model::Model;
 use crate::prediction::Segment;
 use crate::recording;
 use crate::score::{Reader, Reading, Score, Share};
 use crate::session::Rules;
 use crate::source::read_bounded;
-use crate::view::View;
-use crate::window::WindowConfig;
 
 /// Greatest size of a deck's side file.
 const MAX_TRUTH_BYTES: u64 = 64 << 20;
@@ -108,25 +106,14 @@ pub fn deck(
     loading: &Loading,
 ) -> Result<DeckScore> {
     let truth = read_truth(truth, &model.card.labels)?;
-    let mut events = Vec::new();
-    let mut sensor = Default::default();
-    let each = &mut |own: &crate::event::Sensor, chunk: &[crate::event::Event]| {
-        sensor = *own;
-        events.extend_from_slice(chunk);
-        Ok(())
+    let reading = ingest::Reading {
+        format: loading.format,
+        decoder: loading.decoder,
+        view: loading.view,
+        ..Default::default()
     };
-    let (_, read) = recording::read(path, loading.format, &loading.decoder, each);
+    let (frames, read) = recording::frames(path, reading, loading.windows(model.card.sensor));
     read.map_err(|error| Error::Mismatch(format!("{}: {error}", path.display())))?;
-    View::new(&loading.view, &sensor, model.card.sensor)?.apply(&mut events);
-    let config = WindowConfig {
-        sensor: model.card.sensor,
-        window_us: model.card.window_us,
-        gap_us: model.card.gap_us,
-        origin: Default::default(),
-        partial: loading.partial,
-    };
-    let mut frames = Frames::default();
-    Cutter::new(config).cut(&events, 0, &mut frames);
     let reading = Reader::new(model, rules)?.read(&frames)?;
     Ok(score_deck(&truth, &reading.segments, &model.card.labels))
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::frame::Frames;
-use crate::ingest::{Ingest, Reading};
+use crate::ingest::Reading;
 use crate::model::Model;
 use crate::nn::{Trace, TracedVariable};
 use crate::plot::{self, Axes, Dot, Series, Slice};
+use crate::recording;
 use crate::score::Reader;
 use crate::session::Rules;
-use crate::source::{Chunk, Source};
 use crate::store::replace;
 use crate::window::WindowConfig;
 
@@ -41,7 +41,11 @@ pub fn write(
     (reading, window): (Reading, WindowConfig),
     folder: &Path,
 ) -> Result<()> {
-    let frames = frames_of(path, reading, window)?;
+    let (frames, read) = recording::frames(path, reading, window);
+    // What else is wrong with a recording was said when it was replayed.
+    if let Err(Error::Io { source, .. }) = read {
+        return Err(Error::Io { what: format!("cannot read {}", path.display()), source });
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let made = std::fs::create_dir_all(folder);
     made.map_err(|source| Error::Io {
@@ -52,33 +56,6 @@ pub fn write(
         replace(&folder.join(name).with_extension("svg"), svg.as_bytes())?;
     }
     Ok(())
-}
-
-fn frames_of(path: &Path, reading: Reading, window: WindowConfig) -> Result<Frames> {
-    let failed = |source| Error::Io { what: format!("cannot read {}", path.display()), source };
-    let mut source = Source::open(path).map_err(failed)?;
-    let mut ingest = Ingest::new(reading, window, Some(&path.display().to_string()));
-    let (mut frames, mut buffer) = (Frames::default(), Vec::new());
-    let mut keep = |batch: &mut Frames| {
-        (0..batch.len()).for_each(|k| frames.copy_from(batch, k));
-        batch.clear();
-        Ok(())
-    };
-    let mut whole = true;
-    loop {
-        let bytes = match source.read(&mut buffer).map_err(failed)? {
-            Chunk::Nothing => continue,
-            Chunk::End => break,
-            Chunk::Bytes(bytes) => bytes,
-        };
-        // What is wrong with a recording was said when it was replayed.
-        if ingest.feed(bytes, &mut keep).is_err() {
-            whole = false;
-            break;
-        }
-    }
-    let _ = ingest.finish(whole, &mut keep);
-    Ok(frames)
 }
 
 /// The pictures of a recording's frames.

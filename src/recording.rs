@@ -1,5 +1,5 @@
-//! Whole recordings: a file's events without windows, and files written from events. For the
-//! commands that look at recordings rather than classify them.
+//! Whole recordings: a file's events or windows, and files written from events. For the commands
+//! that look at recordings rather than play them.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -10,7 +10,10 @@ use crate::codec::{
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
+use crate::frame::Frames;
+use crate::ingest::{Emit, Ingest, Reading};
 use crate::source::{Chunk, Source};
+use crate::window::WindowConfig;
 
 /// What was seen of a recording.
 pub struct Facts {
@@ -45,6 +48,38 @@ pub fn read(
     let Reader { decoder, bytes, .. } = reader;
     let (format, sensor, tally) = (decoder.format(), decoder.sensor(), decoder.tally());
     (Facts { format, sensor, tally, bytes }, read)
+}
+
+/// A whole recording's windows, as `replay` cuts them. An error comes beside those before it.
+pub fn frames(path: &Path, reading: Reading, window: WindowConfig) -> (Frames, Result<()>) {
+    let mut frames = Frames::default();
+    let mut keep = |batch: &mut Frames| {
+        (0..batch.len()).for_each(|k| frames.copy_from(batch, k));
+        batch.clear();
+        Ok(())
+    };
+    let mut ingest = Ingest::new(reading, window, Some(&path.display().to_string()));
+    let fed = feed_all(path, &mut ingest, &mut keep);
+    let finished = ingest.finish(fed.is_ok(), &mut keep);
+    (frames, fed.and(finished))
+}
+
+fn feed_all(path: &Path, ingest: &mut Ingest, keep: &mut Emit<'_>) -> Result<()> {
+    let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
+    let mut source = Source::open(path).map_err(failed)?;
+    let mut buffer = Vec::new();
+    loop {
+        let bytes = match source.read(&mut buffer).map_err(failed)? {
+            Chunk::Nothing => continue,
+            Chunk::End => return Ok(()),
+            Chunk::Bytes(bytes) => bytes,
+        };
+        match ingest.feed(bytes, keep)? {
+            Need::More => (),
+            Need::Nothing => return Ok(()),
+            Need::Skip(n) => ingest.skipped(source.skip(n).map_err(failed)?),
+        }
+    }
 }
 
 struct Reader {

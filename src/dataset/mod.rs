@@ -18,7 +18,7 @@ use crate::frame::Frames;
 use crate::model::MAX_PIXELS;
 use crate::prediction::Losses;
 use crate::view::ViewSpec;
-use crate::window::Partial;
+use crate::window::{Partial, WindowConfig};
 
 pub use cut::{Cutter, MAX_WINDOWS};
 use find::{Found, Recording};
@@ -51,6 +51,19 @@ pub struct Loading {
     pub keep_events: bool,
     /// Threads that read.
     pub threads: usize,
+}
+
+impl Loading {
+    /// How recordings are cut for a network of this sensor.
+    pub fn windows(&self, sensor: SensorSize) -> WindowConfig {
+        WindowConfig {
+            sensor,
+            window_us: self.window_us,
+            gap_us: self.gap_us.unwrap_or(self.window_us.saturating_mul(MAX_WINDOWS)),
+            origin: Default::default(),
+            partial: self.partial,
+        }
+    }
 }
 
 /// One labelled recording.
@@ -126,7 +139,7 @@ pub fn load(
         ));
     }
     let done = AtomicUsize::new(0);
-    let cutter = || Cutter::new(read::windows(loading, sensor));
+    let cutter = || Cutter::new(loading.windows(sensor));
     let read = in_parallel(&recordings, loading.threads, cutter, |cutter, recording| {
         let read = read::sample(recording, loading, settled, cutter);
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, recordings.len());

@@ -16,7 +16,6 @@ use crate::model::MAX_PIXELS;
 use crate::prediction::Losses;
 use crate::recording;
 use crate::view::View;
-use crate::window::WindowConfig;
 
 /// Most events of a recording that is loaded.
 pub const MAX_EVENTS: usize = 1 << 25;
@@ -80,17 +79,6 @@ pub(super) fn settle(extents: &[Extent]) -> Settled {
             let side = greatest + 1;
             Settled { sensor: SensorSize { width: side, height: side }, guessed: true }
         }
-    }
-}
-
-/// How recordings are cut for a network of this sensor.
-pub(super) fn windows(loading: &Loading, sensor: SensorSize) -> WindowConfig {
-    WindowConfig {
-        sensor,
-        window_us: loading.window_us,
-        gap_us: loading.gap_us.unwrap_or(loading.window_us.saturating_mul(MAX_WINDOWS)),
-        origin: Default::default(),
-        partial: loading.partial,
     }
 }
 

@@ -22,7 +22,6 @@ use crate::score::{Reader, Reading, Score};
 use crate::session::Rules;
 use crate::source::read_bounded;
 use crate::store::replace;
-use crate::window::WindowConfig;
 use prepare::Preparation;
 use recipe::Recipe;
 use trainer::{Epoch, HeldOut, Sums, Trainer};
@@ -301,13 +300,7 @@ impl Run<'_> {
 
     fn begin(&self) -> Result<Trainer> {
         let Run { training, dataset, .. } = self;
-        let window = WindowConfig {
-            sensor: dataset.sensor,
-            window_us: training.loading.window_us,
-            gap_us: dataset::MAX_WINDOWS * training.loading.window_us,
-            origin: Default::default(),
-            partial: training.loading.partial,
-        };
+        let window = training.loading.windows(dataset.sensor);
         let threads = training.threads;
         let preparation = Preparation::new(window, dataset.labels.len(), threads);
         Trainer::new(training.recipe.clone(), preparation, threads)
