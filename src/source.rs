@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// Bytes read at once.
-pub const CHUNK_BYTES: usize = 128 << 10;
+pub const CHUNK_BYTES: usize = 64 << 10;
 /// How often a silent pipe is left to see whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 

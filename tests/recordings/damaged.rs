@@ -116,7 +116,7 @@ fn wire() -> Vec<Row> {
             "dv-cut.dv",
             "ends inside a packet",
             sound[..sound.len() - 7].to_vec(),
-            vec![],
+            events[..11].to_vec(),
             "ends after 225 of 232 bytes",
         ),
         ("dv-hostile.dv", "a header of 1 GiB", changed(&sound, 3, 0x40), vec![], "more than the"),
@@ -233,7 +233,8 @@ fn aedat4() -> Vec<Row> {
             "aedat4-cut.aedat4",
             "ends inside a packet",
             sound[..at + 100].to_vec(),
-            vec![],
+            // those of 16 bytes each that came whole, after 8 bytes of header and 32 of offsets
+            events[..3].to_vec(),
             "ends after 100 of",
         ),
         (

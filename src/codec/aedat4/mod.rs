@@ -7,7 +7,7 @@ mod encode;
 mod header;
 mod lz4;
 mod packet;
-mod staging;
+mod plain;
 mod table;
 
 pub use encode::Aedat4Encoder;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor};
 use header::{Header, Kind};
 use packet::{Damage, Unpacker};
-use staging::Staging;
+use plain::PlainPacket;
 
 /// The row of AEDAT 4.0 in [`super::FORMATS`].
 pub const FORMAT: Format = Format {
@@ -80,7 +80,7 @@ pub struct Aedat4Decoder {
     /// The stream whose events come out.
     chosen_id: i32,
     unpacker: Unpacker,
-    staging: Staging,
+    plain: PlainPacket,
     sensor: Sensor,
     tally: Tally,
 }
@@ -104,7 +104,7 @@ enum Stage {
         is_joined: bool,
     },
     /// An uncompressed payload whose events are decoded as they come.
-    Staging {
+    Plain {
         n_bytes: usize,
     },
     /// A payload that holds none of the chosen events.
@@ -123,7 +123,7 @@ impl Stage {
             Stage::HeaderLength | Stage::TableMark { .. } => 4,
             Stage::Header { n_bytes } | Stage::Payload { n_bytes, .. } => n_bytes,
             Stage::PacketHeader => PACKET_HEADER_BYTES,
-            Stage::Staging { .. } | Stage::Passing { .. } | Stage::Table => 0,
+            Stage::Plain { .. } | Stage::Passing { .. } | Stage::Table => 0,
         }
     }
 }
@@ -139,7 +139,7 @@ impl Aedat4Decoder {
             header: Header::default(),
             chosen_id: 0,
             unpacker: Unpacker::new(Compression::None, options.max_packet_bytes),
-            staging: Staging::default(),
+            plain: PlainPacket::default(),
             sensor: Sensor::default(),
             tally: Tally::default(),
         }
@@ -163,13 +163,13 @@ impl Aedat4Decoder {
             Stage::Payload { n_bytes, is_joined: false }
                 if rest.len() < n_bytes || !self.pieces.is_empty() =>
             {
-                *rest = &rest[self.begin_staging(n_bytes, rest)..];
+                *rest = &rest[self.begin_plain(n_bytes, rest, out)..];
                 let is_short = matches!(self.stage, Stage::Payload { is_joined: false, .. });
                 Ok(is_short.then_some(Need::More))
             }
-            Stage::Staging { n_bytes } => {
-                *rest = &rest[self.stage_events(n_bytes, rest, out)..];
-                let is_short = matches!(self.stage, Stage::Staging { .. });
+            Stage::Plain { n_bytes } => {
+                *rest = &rest[self.plain_events(n_bytes, rest, out)..];
+                let is_short = matches!(self.stage, Stage::Plain { .. });
                 Ok(is_short.then_some(Need::More))
             }
             _ => self.step_whole(rest, out),
@@ -217,7 +217,7 @@ impl Aedat4Decoder {
             Stage::TableMark { .. }
             | Stage::Table
             | Stage::Passing { .. }
-            | Stage::Staging { .. } => {
+            | Stage::Plain { .. } => {
                 self.stage = Stage::Table;
                 Ok(())
             }
@@ -297,7 +297,7 @@ impl Aedat4Decoder {
         if n_bytes > self.options.max_packet_bytes {
             return Err(self.located(packet::too_large(n_bytes, self.options.max_packet_bytes), at));
         }
-        let is_joined = !self.unpacker.is_plain() || n_bytes < staging::HEAD_BYTES;
+        let is_joined = !self.unpacker.is_plain() || n_bytes < plain::HEAD_BYTES;
         self.stage = Stage::Payload { n_bytes, is_joined };
         Ok(())
     }
@@ -349,27 +349,26 @@ impl Aedat4Decoder {
         Ok(())
     }
 
-    /// Goes over from joining a payload to staging its events, if that can be done.
-    fn begin_staging(&mut self, n_bytes: usize, rest: &[u8]) -> usize {
-        let n_head = staging::HEAD_BYTES.saturating_sub(self.pieces.len()).min(rest.len());
+    /// Goes over from joining a payload to decoding it as it comes, if that can be done.
+    fn begin_plain(&mut self, n_bytes: usize, rest: &[u8], out: &mut Vec<Event>) -> usize {
+        let n_head = plain::HEAD_BYTES.saturating_sub(self.pieces.len()).min(rest.len());
         extend_towards(&mut self.pieces, &rest[..n_head], n_bytes);
-        if self.pieces.len() >= staging::HEAD_BYTES {
-            self.stage = if self.staging.begin(&self.pieces, n_bytes) {
+        if self.pieces.len() >= plain::HEAD_BYTES {
+            self.stage = Stage::Payload { n_bytes, is_joined: true };
+            if let Some(start) = self.plain.begin(&self.pieces, n_bytes) {
+                self.tally.malformed += self.plain.take(&self.pieces[start..], out);
                 self.pieces.clear();
-                Stage::Staging { n_bytes }
-            } else {
-                Stage::Payload { n_bytes, is_joined: true }
-            };
+                self.stage = Stage::Plain { n_bytes };
+            }
         }
         n_head
     }
 
-    /// Takes what `rest` has of the staged payload; returns how much that was.
-    fn stage_events(&mut self, n_bytes: usize, rest: &[u8], out: &mut Vec<Event>) -> usize {
-        let n = self.staging.n_left().min(rest.len());
-        self.staging.take(&rest[..n]);
-        if self.staging.n_left() == 0 {
-            self.tally.malformed += self.staging.release(out);
+    /// Takes what `rest` has of the payload; returns how much that was.
+    fn plain_events(&mut self, n_bytes: usize, rest: &[u8], out: &mut Vec<Event>) -> usize {
+        let n = self.plain.n_left().min(rest.len());
+        self.tally.malformed += self.plain.take(&rest[..n], out);
+        if self.plain.n_left() == 0 {
             self.offset += n_bytes as u64;
             self.next_packet();
         }
@@ -391,7 +390,7 @@ impl Aedat4Decoder {
 
     fn truncated(&self) -> Option<Error> {
         let n_pieces = match self.stage {
-            Stage::Staging { n_bytes } => n_bytes - self.staging.n_left(),
+            Stage::Plain { n_bytes } => n_bytes - self.plain.n_left(),
             _ => self.pieces.len(),
         } as u64;
         let header_bytes = PACKET_HEADER_BYTES as u64;
@@ -408,7 +407,7 @@ impl Aedat4Decoder {
             Stage::TableMark { id } => {
                 return Some(self.undeclared(id, self.offset - header_bytes));
             }
-            Stage::Payload { n_bytes, .. } | Stage::Staging { n_bytes } => {
+            Stage::Payload { n_bytes, .. } | Stage::Plain { n_bytes } => {
                 let at = self.offset - header_bytes;
                 ("the packet", at, n_pieces + header_bytes, n_bytes as u64 + header_bytes)
             }
