@@ -29,6 +29,10 @@ pub struct Reading {
     pub to_us: Option<u64>,
 }
 
+/// Events in a row from [`Reading::to_us`] on after which a recording is read no further: more than a
+/// few that come out of order.
+const MAX_BEYOND: u64 = 4096;
+
 /// Takes a batch of frames and leaves an empty one. An error ends the stream.
 pub type Emit<'a> = dyn FnMut(&mut Frames) -> Result<()> + 'a;
 
@@ -46,6 +50,8 @@ pub struct Ingest {
     frames: Frames,
     first_us: Option<u64>,
     unused: u64,
+    /// So many events in a row came from `to_us` on.
+    beyond: u64,
     malformed: u64,
 }
 
@@ -64,6 +70,7 @@ impl Ingest {
             frames: Frames::default(),
             first_us: None,
             unused: 0,
+            beyond: 0,
             malformed: 0,
         }
     }
@@ -88,7 +95,7 @@ impl Ingest {
         self.forget_events();
         let decoded = self.decoder.feed(bytes, &mut self.events);
         self.take_events()?;
-        decoded
+        if self.beyond >= MAX_BEYOND { Ok(Need::Nothing) } else { decoded }
     }
 
     /// Cuts decoded events into windows until the batch is full. Says whether events are left.
@@ -110,6 +117,9 @@ impl Ingest {
     /// When the stream ended inside a record.
     pub fn end_decoding(&mut self) -> Result<()> {
         self.forget_events();
+        if self.beyond >= MAX_BEYOND {
+            return Ok(());
+        }
         let finished = self.decoder.finish(&mut self.events);
         self.take_events()?;
         finished
@@ -119,6 +129,7 @@ impl Ingest {
     pub fn close(&mut self, out: &mut Frames) {
         self.windower.finish(out);
         self.first_us = None;
+        self.beyond = 0;
         self.malformed = 0;
         self.decoder = decoder(self.format(), &self.reading, self.name.as_deref());
         self.view = None;
@@ -154,7 +165,7 @@ impl Ingest {
         self.windower.totals()
     }
 
-    /// Events that `from_us` and `to_us` kept out.
+    /// Events that were read and that `from_us` and `to_us` kept out.
     pub fn unused(&self) -> u64 {
         self.unused
     }
@@ -212,7 +223,13 @@ impl Ingest {
         let from_us = first_us.saturating_add(self.reading.from_us);
         let to_us = self.reading.to_us.map_or(u64::MAX, |to_us| first_us.saturating_add(to_us));
         let all = self.events.len();
-        self.events.retain(|event| (from_us..to_us).contains(&event.t_us));
+        let beyond = &mut self.beyond;
+        self.events.retain(|event| {
+            if *beyond < MAX_BEYOND {
+                *beyond = if event.t_us < to_us { 0 } else { *beyond + 1 };
+            }
+            *beyond == 0 && event.t_us >= from_us
+        });
         self.unused += (all - self.events.len()) as u64;
     }
 

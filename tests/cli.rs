@@ -175,6 +175,21 @@ fn a_span_is_what_lies_between_from_and_to() {
 }
 
 #[test]
+fn what_follows_the_span_is_not_read() {
+    let deck = std::fs::read(DECK).expect("the deck");
+    let cut = &deck[..deck.len() * 9 / 10];
+    assert_eq!(replay_bytes("span.aedat4", cut, &[]).0, 1);
+    let [whole, of_cut] = [&deck[..], cut].map(|bytes| {
+        let (code, lines, told) = replay_bytes("span.aedat4", bytes, &["--to", "0.1s"]);
+        assert_eq!(code, 0, "{told}");
+        let mut records = records(&lines);
+        records.iter_mut().for_each(|record| record["stream"] = Value::Null);
+        records
+    });
+    assert!(whole == of_cut, "{} and {} records", whole.len(), of_cut.len());
+}
+
+#[test]
 fn below_the_least_confidence_nothing_is_named() {
     for record in records(&check(&["replay", "--min-confidence", "0.9", DECK], 0)) {
         let Some(confidence) = record["confidence"].as_f64() else { continue };
