@@ -205,7 +205,8 @@ impl RunningReadout {
     }
 }
 
-/// Class of the greatest logit (the lowest of equals) and its softmax.
+/// Class of the greatest logit (the lowest of equals) and its softmax; 0 where voltages have
+/// overflowed and no logit is the greatest.
 pub fn verdict(logits: &[f32]) -> (u16, f32) {
     let mut class = 0;
     for (k, logit) in logits.iter().enumerate() {
@@ -215,7 +216,7 @@ pub fn verdict(logits: &[f32]) -> (u16, f32) {
     }
     let greatest = logits.get(class).copied().unwrap_or(0.0);
     let sum: f32 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
-    (class as u16, 1.0 / sum.max(1.0))
+    (class as u16, if sum.is_nan() { 0.0 } else { 1.0 / sum.max(1.0) })
 }
 
 /// What silence means: how few events make a window quiet, and how many such windows end a
@@ -311,7 +312,7 @@ impl OpenSegment {
 
     /// Takes a stepped window with the network's answer and gives the verdict: unnamed while the
     /// segment holds no more than `quiet_events` a window on average, or where the confidence is
-    /// below `min_confidence`.
+    /// below `min_confidence` or 0.
     pub fn push(
         &mut self,
         silence: &Silence,
@@ -323,7 +324,7 @@ impl OpenSegment {
         self.events += u64::from(window.events);
         let span = self.windows.max(self.least_windows);
         let active = self.events > span.saturating_mul(u64::from(silence.quiet_events));
-        let named = active && confidence >= min_confidence;
+        let named = active && confidence > 0.0 && confidence >= min_confidence;
         let verdict = Verdict { class: named.then_some(class), confidence };
         if window.events > silence.quiet_events {
             let Self { from_us, windows, events, .. } = *self;
@@ -396,6 +397,9 @@ mod tests {
     fn verdict_is_softmax_and_ties_go_to_the_lowest() {
         assert_eq!(verdict(&[1.0, 3.0, 3.0]).0, 1);
         assert_eq!(verdict(&[0.0; 4]), (0, 0.25));
+        for overflowed in [[f32::NAN, 0.0], [0.0, f32::NAN], [f32::INFINITY, 0.0]] {
+            assert_eq!(verdict(&overflowed).1, 0.0);
+        }
         let (class, confidence) = verdict(&[0.0, 2.0f32.ln(), -1000.0]);
         assert_eq!(class, 1);
         assert!((confidence - 2.0 / 3.0).abs() < 1e-6);
