@@ -3,6 +3,7 @@
 //! Also what AEDAT 1.0 shares with it. Address bits of the chips come from jAER's event
 //! extractors; x and y stay as stored. Must not know which sensor a model expects.
 
+use super::carry::Carry;
 use super::chips::{CHIPS, Chip, Layout, parse_size};
 use super::clock::Unwrap32;
 use super::header::HeaderLines;
@@ -60,8 +61,7 @@ pub(super) struct JaerDecoder<const N: usize> {
     n_events: u64,
     /// Words with bits that no address of a DVS128 has.
     n_wide: u64,
-    carry: [u8; N],
-    n_carry: usize,
+    carry: Carry<N>,
     offset: u64,
 }
 
@@ -78,8 +78,7 @@ impl<const N: usize> JaerDecoder<N> {
             tally: Tally::default(),
             n_events: 0,
             n_wide: 0,
-            carry: [0; N],
-            n_carry: 0,
+            carry: Carry::default(),
             offset: 0,
         }
     }
@@ -128,24 +127,10 @@ impl<const N: usize> JaerDecoder<N> {
         Ok(())
     }
 
-    fn data(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) {
-        if self.n_carry > 0 {
-            let n = bytes.len().min(N - self.n_carry);
-            let (head, rest) = bytes.split_at(n);
-            self.carry[self.n_carry..self.n_carry + n].copy_from_slice(head);
-            self.n_carry += n;
-            bytes = rest;
-            if self.n_carry < N {
-                return;
-            }
-            self.n_carry = 0;
-            let carry = [self.carry];
-            self.records(&carry, out);
-        }
-        let (records, rest) = bytes.as_chunks::<N>();
+    fn data(&mut self, bytes: &[u8], out: &mut Vec<Event>) {
+        let (begun, records) = self.carry.cut(bytes);
+        self.records(begun.as_slice(), out);
         self.records(records, out);
-        self.carry[..rest.len()].copy_from_slice(rest);
-        self.n_carry = rest.len();
     }
 
     fn records(&mut self, records: &[[u8; N]], out: &mut Vec<Event>) {
@@ -237,11 +222,7 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
         if let Some(header) = &self.header {
             return header.finish();
         }
-        if self.n_carry > 0 {
-            let what = format!("the last event ends after {} of {N} bytes", self.n_carry);
-            let offset = self.offset - self.n_carry as u64;
-            return Err(Error::Malformed { format: self.format, offset, what });
-        }
+        self.carry.finish(self.format, self.offset)?;
         if !self.chip_named && self.n_events == 0 && self.n_wide > 0 {
             return Err(Error::Unsupported(
                 "no address fits a DVS128, and the header names no other chip: \

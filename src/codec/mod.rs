@@ -7,6 +7,7 @@ mod aedat2;
 mod aedat3;
 pub mod aedat4;
 mod any;
+mod carry;
 mod chips;
 mod clock;
 mod columns;

@@ -2,8 +2,9 @@
 //!
 //! No header, no sensor size: both data sets write it, with sensors of different size.
 
+use super::carry::Carry;
 use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Polarity, Sensor};
 
 /// Row of [`super::FORMATS`].
@@ -50,8 +51,7 @@ fn time([_, _, a, b, c]: &[u8; N_EVENT]) -> u32 {
 struct Nmnist {
     base_us: u64,
     n_overflows: u64,
-    carry: [u8; N_EVENT],
-    n_carry: usize,
+    carry: Carry<N_EVENT>,
     offset: u64,
 }
 
@@ -76,32 +76,16 @@ impl Nmnist {
 }
 
 impl Decoder for Nmnist {
-    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         self.offset += bytes.len() as u64;
-        if self.n_carry > 0 {
-            let (fill, rest) = bytes.split_at(bytes.len().min(N_EVENT - self.n_carry));
-            self.carry[self.n_carry..self.n_carry + fill.len()].copy_from_slice(fill);
-            self.n_carry += fill.len();
-            bytes = rest;
-            if self.n_carry < N_EVENT {
-                return Ok(Need::More);
-            }
-            self.n_carry = 0;
-            self.records(&[self.carry], out);
-        }
-        let (records, tail) = bytes.as_chunks::<N_EVENT>();
+        let (begun, records) = self.carry.cut(bytes);
+        self.records(begun.as_slice(), out);
         self.records(records, out);
-        self.carry[..tail.len()].copy_from_slice(tail);
-        self.n_carry = tail.len();
         Ok(Need::More)
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
-        if self.n_carry == 0 {
-            return Ok(());
-        }
-        let what = format!("the last event ends after {} of {N_EVENT} bytes", self.n_carry);
-        Err(Error::Malformed { format: NAME, offset: self.offset - self.n_carry as u64, what })
+        self.carry.finish(NAME, self.offset)
     }
 
     fn sensor(&self) -> Sensor {

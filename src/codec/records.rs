@@ -2,6 +2,7 @@
 //!
 //! Knows no layout: how an event lies in its bytes is the format's.
 
+use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, MAX_DATAGRAM_BYTES};
 use super::{Decoder, Encoder, Need, Patch, Tally};
@@ -28,8 +29,7 @@ pub(super) struct RecordDecoder<L, const N: usize> {
     /// Each feed is a datagram: an event never goes on in the next one.
     is_datagram: bool,
     clock: Unwrap32,
-    carry: [u8; N],
-    n_carry: usize,
+    carry: Carry<N>,
     offset: u64,
     malformed: u64,
 }
@@ -41,8 +41,7 @@ impl<L: Layout<N>, const N: usize> RecordDecoder<L, N> {
             layout: std::marker::PhantomData,
             is_datagram: false,
             clock: Unwrap32::new(),
-            carry: [0; N],
-            n_carry: 0,
+            carry: Carry::default(),
             offset: 0,
             malformed: 0,
         }
@@ -62,36 +61,22 @@ impl<L: Layout<N>, const N: usize> RecordDecoder<L, N> {
 }
 
 impl<L: Layout<N>, const N: usize> Decoder for RecordDecoder<L, N> {
-    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         self.offset += bytes.len() as u64;
-        if self.n_carry > 0 {
-            let (fill, rest) = bytes.split_at(bytes.len().min(N - self.n_carry));
-            self.carry[self.n_carry..self.n_carry + fill.len()].copy_from_slice(fill);
-            self.n_carry += fill.len();
-            bytes = rest;
-            if self.n_carry < N {
-                return Ok(Need::More);
-            }
-            self.n_carry = 0;
-            self.records(&[self.carry], out);
-        }
-        let (records, tail) = bytes.as_chunks::<N>();
-        self.records(records, out);
         if self.is_datagram {
+            let (records, tail) = bytes.as_chunks::<N>();
+            self.records(records, out);
             self.malformed += u64::from(!tail.is_empty());
         } else {
-            self.carry[..tail.len()].copy_from_slice(tail);
-            self.n_carry = tail.len();
+            let (begun, records) = self.carry.cut(bytes);
+            self.records(begun.as_slice(), out);
+            self.records(records, out);
         }
         Ok(Need::More)
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
-        if self.n_carry == 0 {
-            return Ok(());
-        }
-        let what = format!("the last event ends after {} of {N} bytes", self.n_carry);
-        Err(Error::Malformed { format: L::NAME, offset: self.offset - self.n_carry as u64, what })
+        self.carry.finish(L::NAME, self.offset)
     }
 
     fn sensor(&self) -> Sensor {
