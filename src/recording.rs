@@ -65,6 +65,24 @@ pub fn frames(path: &Path, reading: Reading, window: WindowConfig) -> (Frames, R
 }
 
 fn feed_all(path: &Path, ingest: &mut Ingest, keep: &mut Emit<'_>) -> Result<()> {
+    pump(path, &mut |piece| match piece {
+        Piece::Bytes(bytes) => ingest.feed(bytes, keep),
+        Piece::Skipped(n) => {
+            ingest.skipped(n);
+            Ok(Need::More)
+        }
+    })
+}
+
+/// What of a file comes next.
+enum Piece<'a> {
+    Bytes(&'a [u8]),
+    /// So many bytes were passed over, as the answer to those before allowed.
+    Skipped(u64),
+}
+
+/// Reads a file as far as `take` needs it.
+fn pump(path: &Path, take: &mut dyn FnMut(Piece<'_>) -> Result<Need>) -> Result<()> {
     let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
     let mut source = Source::open(path).map_err(failed)?;
     let mut buffer = Vec::new();
@@ -74,10 +92,10 @@ fn feed_all(path: &Path, ingest: &mut Ingest, keep: &mut Emit<'_>) -> Result<()>
             Chunk::End => return Ok(()),
             Chunk::Bytes(bytes) => bytes,
         };
-        match ingest.feed(bytes, keep)? {
+        match take(Piece::Bytes(bytes))? {
             Need::More => (),
             Need::Nothing => return Ok(()),
-            Need::Skip(n) => ingest.skipped(source.skip(n).map_err(failed)?),
+            Need::Skip(n) => drop(take(Piece::Skipped(source.skip(n).map_err(failed)?))?),
         }
     }
 }
@@ -92,26 +110,17 @@ type Each<'a> = dyn FnMut(&Sensor, &[Event]) -> Result<()> + 'a;
 
 impl Reader {
     fn run(&mut self, path: &Path, each: &mut Each<'_>) -> Result<()> {
-        let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
-        let mut source = Source::open(path).map_err(failed)?;
-        let mut buffer = Vec::new();
-        loop {
-            let bytes = match source.read(&mut buffer).map_err(failed)? {
-                Chunk::Nothing => continue,
-                Chunk::End => break,
-                Chunk::Bytes(bytes) => bytes,
-            };
-            self.bytes += bytes.len() as u64;
-            match self.hand_out(each, |decoder, events| decoder.feed(bytes, events))? {
-                Need::More => (),
-                Need::Nothing => break,
-                Need::Skip(n) => {
-                    let skipped = source.skip(n).map_err(failed)?;
-                    self.bytes += skipped;
-                    self.decoder.skipped(skipped);
-                }
+        pump(path, &mut |piece| match piece {
+            Piece::Bytes(bytes) => {
+                self.bytes += bytes.len() as u64;
+                self.hand_out(each, |decoder, events| decoder.feed(bytes, events))
             }
-        }
+            Piece::Skipped(n) => {
+                self.bytes += n;
+                self.decoder.skipped(n);
+                Ok(Need::More)
+            }
+        })?;
         self.hand_out(each, |decoder, events| decoder.finish(events))
     }
 
