@@ -71,7 +71,7 @@ impl Connection {
         let mut ingest = Ingest::new(reading, self.hub.window, None);
         let keeper = self.hub.keeper.as_ref().filter(|_| hello.stream.is_some());
         let kept = keeper.map(|keeper| keeper.stream(name, &reading));
-        if let Some(kept) = &kept
+        if let Some(kept) = kept.as_ref().filter(|_| hello.resume != Some(false))
             && let Some(snapshot) = kept.recall().await
         {
             let (saved, resumed) = snapshot.resume();

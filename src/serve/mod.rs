@@ -236,7 +236,12 @@ fn run_metered(
         let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
         listeners.iter().for_each(|listener| listener.abort());
         let ended = shut_down(&hub, serve.limits.shutdown_timeout);
-        telling(&mut warnings, notice, ended).await;
+        if !telling(&mut warnings, notice, ended).await {
+            notice(Notice::Warning(
+                "not all states of streams were written in time: raise --shutdown-timeout"
+                    .to_owned(),
+            ));
+        }
         ticking.abort();
         stepped
     });
@@ -290,18 +295,21 @@ async fn telling<T>(
     .await
 }
 
-/// Ends all streams, and waits for them as long as it may; then for their states.
-async fn shut_down(hub: &Rc<Hub>, time: Duration) {
+/// Ends all streams, and waits for them as long as it may; then for their states. Says whether
+/// these are written.
+async fn shut_down(hub: &Rc<Hub>, time: Duration) -> bool {
     let deadline = Instant::now() + time;
     hub.stop();
     while hub.n_clients() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
-    if let Some(keeper) = &hub.keeper {
+    let written = match &hub.keeper {
         // A disk that does not answer holds up nobody's end.
-        let _ = timeout_at(deadline.max(Instant::now() + KEEP_TIMEOUT), keeper.end()).await;
-    }
+        Some(keeper) => timeout_at(deadline.max(Instant::now() + KEEP_TIMEOUT), keeper.end()).await,
+        None => Ok(()),
+    };
     while hub.end_subscriptions() && Instant::now() < deadline {
         sleep(TICK / 10).await;
     }
+    written.is_ok()
 }
 
 async fn listen(
