@@ -64,7 +64,7 @@ impl Server {
     /// Opens a named stream and sends bytes.
     fn send(&self, name: &str, bytes: &[u8]) -> TcpStream {
         let mut stream = self.connect();
-        write!(stream, "dvs-stream {{\"stream\":\"{name}\"}}\n").unwrap();
+        writeln!(stream, "dvs-stream {{\"stream\":\"{name}\"}}").unwrap();
         stream.write_all(bytes).unwrap();
         stream
     }
@@ -176,7 +176,7 @@ fn events(seed: u32) -> Vec<[u8; 8]> {
             let (x, y) = ((k * 7 + burst + seed) % 36, (k * 5 + seed) % 35);
             let late = if k % 50 == 49 { 1500 } else { 0 };
             t = t.wrapping_add(61 + seed);
-            let (address, time) = (y << 8 | x << 1 | k % 2, t.wrapping_sub(late));
+            let (address, time) = (y << 8 | x << 1 | (k % 2), t.wrapping_sub(late));
             let word = u64::from(address) << 32 | u64::from(time);
             events.push(word.to_be_bytes());
         }
