@@ -84,6 +84,11 @@ pub fn of_recording(
 /// # Errors
 /// When the plotting library cannot draw.
 pub fn events(sensor: SensorSize, frames: &Frames, title: &str) -> Result<String> {
+    plot::event_grid(title, (sensor.width, sensor.height), &slices(sensor, frames))
+}
+
+/// What [`events`] draws: a recording in a few slices of time, and the pixels that had events.
+pub fn slices(sensor: SensorSize, frames: &Frames) -> Vec<Slice> {
     let windows = frames.windows();
     let per_slice = windows.len().div_ceil(SLICES).max(1);
     let first_us = windows.first().map_or(0, |window| window.t_start_us);
@@ -112,7 +117,7 @@ pub fn events(sensor: SensorSize, frames: &Frames, title: &str) -> Result<String
             dots: hit.map(place).collect(),
         });
     }
-    plot::event_grid(title, (sensor.width, sensor.height), &slices)
+    slices
 }
 
 /// Readout, voltages, currents and spikes of all layers.

@@ -383,4 +383,17 @@ fn the_report_tells_what_the_network_does_before_and_after() {
     for variable in ["hidden.z", "hidden.v", "hidden.i", "readout.v"] {
         assert_eq!(after["variables"][variable].as_array().unwrap().len(), windows, "{variable}");
     }
+    for drawn in json["events"].as_array().unwrap() {
+        let read = &json["recordings"][drawn["recording"].as_u64().unwrap() as usize];
+        assert_eq!(drawn["right"], read["class"] == read["label"]);
+        let dots = drawn["slices"].as_array().unwrap().iter().flat_map(|slice| {
+            slice["dots"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|dot| dot["on"].as_u64().unwrap() + dot["off"].as_u64().unwrap())
+        });
+        assert!(dots.sum::<u64>() > 100);
+    }
+    assert!(!json["events"].as_array().unwrap().is_empty());
 }

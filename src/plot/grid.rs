@@ -3,6 +3,7 @@
 //! Knows pixels and polarities.
 
 use plotters::prelude::*;
+use serde::Serialize;
 
 use super::{FAINT, INK, Mark, PALETTE, head, picture, tick};
 use crate::error::Result;
@@ -15,7 +16,7 @@ const COLUMNS: usize = 3;
 const HEAD: u32 = 60;
 
 /// A pixel that had events.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Dot {
     /// Column.
     pub x: u16,
@@ -28,7 +29,7 @@ pub struct Dot {
 }
 
 /// A span of a recording.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Slice {
     /// Begin and end in ms.
     pub span_ms: (f64, f64),

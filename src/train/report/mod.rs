@@ -18,6 +18,7 @@ use crate::frame::{Frames, SlotFrames, Window};
 use crate::model::Model;
 use crate::nn::{PlannedStep, Trace};
 use crate::pictures;
+use crate::plot::{self, Slice};
 use crate::score::{Reader, Reading, Score, Share};
 use crate::session::Rules;
 use crate::store::replace;
@@ -56,6 +57,19 @@ pub struct Report {
     pub recordings: Vec<Read>,
     /// The first of them in the network, before training and after.
     pub activity: Vec<Activity>,
+    /// Some of them as their events, read right and read wrong.
+    pub events: Vec<Events>,
+}
+
+/// A recording's events.
+#[derive(Serialize)]
+pub struct Events {
+    /// Its place among [`Report::recordings`].
+    pub recording: usize,
+    /// Whether it was read right.
+    pub right: bool,
+    /// Its slices of time.
+    pub slices: Vec<Slice>,
 }
 
 /// What a network does with one recording.
@@ -129,8 +143,9 @@ struct Drawn {
 pub fn write(training: &Training, outcome: &Outcome, command: &str, folder: &Path) -> Result<()> {
     let scored = scored(outcome);
     let (activity, mut drawn) = active(outcome, &scored)?;
-    let report = report(training, outcome, command, &scored, activity)?;
-    drawn.extend(events(outcome, &scored)?);
+    let events = events(outcome, &scored);
+    drawn.extend(draw_events(outcome, &scored, &events)?);
+    let report = report(training, outcome, command, &scored, (activity, events))?;
     let made = std::fs::create_dir_all(folder);
     made.map_err(|source| Error::Io {
         what: format!("cannot make the folder {}", folder.display()),
@@ -158,7 +173,7 @@ fn report(
     outcome: &Outcome,
     command: &str,
     scored: &[&Sample],
-    activity: Vec<Activity>,
+    (activity, events): (Vec<Activity>, Vec<Events>),
 ) -> Result<Report> {
     let Outcome { dataset, also, validation, folds, trained, fold } = outcome;
     let labels = &dataset.labels;
@@ -211,6 +226,7 @@ fn report(
         firing: firing(&trained.model, labels, scored, &trained.readings)?,
         recordings: recordings.collect(),
         activity,
+        events,
     })
 }
 
@@ -311,18 +327,34 @@ fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<D
     Ok((activity, drawn))
 }
 
-/// Event grids of some recordings read right, and read wrong.
-fn events(outcome: &Outcome, scored: &[&Sample]) -> Result<Vec<Drawn>> {
-    let Outcome { dataset, trained, .. } = outcome;
-    let labels = &dataset.labels;
-    let draw = |(title, right): (&str, bool)| {
-        let own = scored.iter().zip(&trained.readings).filter(|(sample, reading)| {
+/// Some recordings read right, and some read wrong.
+fn events(outcome: &Outcome, scored: &[&Sample]) -> Vec<Events> {
+    let sensor = outcome.dataset.sensor;
+    let readings = scored.iter().zip(&outcome.trained.readings).enumerate();
+    let of = |right: bool| {
+        let own = readings.clone().filter(move |(_, (sample, reading))| {
             (reading.verdict.class.map(usize::from) == Some(sample.class)) == right
         });
-        let pictures = own.take(DRAWN).map(|(sample, reading)| {
+        own.take(DRAWN).map(move |(recording, (sample, _))| Events {
+            recording,
+            right,
+            slices: pictures::slices(sensor, &sample.frames),
+        })
+    };
+    of(true).chain(of(false)).collect()
+}
+
+/// Their event grids.
+fn draw_events(outcome: &Outcome, scored: &[&Sample], events: &[Events]) -> Result<Vec<Drawn>> {
+    let Outcome { dataset, trained, .. } = outcome;
+    let (labels, sensor) = (&dataset.labels, dataset.sensor);
+    let draw = |(title, right): (&str, bool)| {
+        let own = events.iter().filter(|events| events.right == right);
+        let pictures = own.map(|Events { recording, slices, .. }| {
+            let (sample, reading) = (scored[*recording], &trained.readings[*recording]);
             let label = reading.verdict.class.map_or("unknown", |c| &labels[usize::from(c)]);
             let title = format!("{}: {} read as {label}", sample.name, labels[sample.class]);
-            let svg = pictures::events(dataset.sensor, &sample.frames, &title)?;
+            let svg = plot::event_grid(&title, (sensor.width, sensor.height), slices)?;
             Ok(pictures::Picture { name: sample.name.clone(), svg })
         });
         Ok(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? })
