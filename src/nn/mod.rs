@@ -21,6 +21,8 @@ pub use learn::{Learner, LearnerState};
 pub use network::{Matrices, Network};
 pub use op::adam::AdamSettings;
 pub use op::bptt::TrainingSample;
+#[cfg(feature = "kernel-host")]
+pub use op::host::KernelOnHost;
 pub use op::level::Level;
 pub use state::{PlainState, State};
 pub use trace::{Trace, TracedVariable};

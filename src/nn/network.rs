@@ -99,6 +99,17 @@ impl Network {
         self
     }
 
+    /// The same network stepped by the GPU's kernel, compiled for the CPU: for tests.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where a block has too little memory for the network's spikes.
+    #[cfg(feature = "kernel-host")]
+    pub fn with_kernel(mut self, choice: super::KernelOnHost) -> Result<Network> {
+        let kernel = super::op::host::HostKernel::new(&self.chain, choice);
+        self.chain.kernel = Some(kernel.map_err(Error::Device)?);
+        Ok(self)
+    }
+
     /// A state of `n_slots` slots before their first windows.
     pub fn zero_state(&self, n_slots: usize) -> Result<State> {
         State::zero(&self.chain.layers, self.chain.row_len, n_slots)
@@ -302,7 +313,15 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
         }
     });
     let weights = weights.map_err(failed("lay out the weights"))?;
-    Ok(Chain { layers: places, weights, row_len, saved_len, level: Level::best() })
+    Ok(Chain {
+        layers: places,
+        weights,
+        row_len,
+        saved_len,
+        level: Level::best(),
+        #[cfg(feature = "kernel-host")]
+        kernel: None,
+    })
 }
 
 /// \[neurons, inputs\] to padded \[inputs, width\].

@@ -94,7 +94,7 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Edit<F> {
 }
 
 /// Working memory of a state's rollouts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Scratch {
     /// The widest layer's sums of inputs.
     pub inputs: Vec<f32>,
@@ -103,6 +103,9 @@ pub(crate) struct Scratch {
     /// For each layer the neurons that fired in the last window of [`Scratch::lists_are_of`].
     pub lists: Vec<SpikeList>,
     slot: Option<usize>,
+    /// The plan as a kernel reads it.
+    #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+    pub packing: super::packed::PackedPlan,
 }
 
 /// The neurons of a layer that fired, ascending.
@@ -129,6 +132,8 @@ impl Scratch {
             recurrent: vec![0.0; widest],
             lists: lists.collect(),
             slot: None,
+            #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+            packing: Default::default(),
         }
     }
 

@@ -6,8 +6,14 @@
 pub(crate) mod adam;
 pub(crate) mod bptt;
 mod gather;
+#[cfg(feature = "kernel-host")]
+pub(crate) mod host;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+mod launch;
 pub(crate) mod level;
 pub(crate) mod memory;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+pub(crate) mod packed;
 mod spikes;
 
 use std::cell::RefCell;
@@ -36,6 +42,9 @@ pub(crate) struct Chain {
     /// Length of a window's padded row of values kept for the gradient.
     pub saved_len: usize,
     pub level: Level,
+    /// Steps in place of the CPU's own walk.
+    #[cfg(feature = "kernel-host")]
+    pub kernel: Option<host::HostKernel>,
 }
 
 /// One layer of the chain.
@@ -103,12 +112,23 @@ impl InplaceOp1 for Rollout<'_> {
             bail!("rollout needs contiguous float32 weights")
         };
         let Ok(mut job) = self.job.try_borrow_mut() else { bail!("rollout runs once at a time") };
-        self.chain.walk(&weights[first..last], &mut state[start..end], &mut job);
+        let (weights, state) = (&weights[first..last], &mut state[start..end]);
+        #[cfg(feature = "kernel-host")]
+        if let Some(kernel) = &self.chain.kernel {
+            return kernel.walk(self.chain, weights, state, &mut job);
+        }
+        self.chain.walk(weights, state, &mut job);
         Ok(())
     }
 }
 
 impl Chain {
+    /// Values of the last layer's output.
+    #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+    fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.neurons)
+    }
+
     fn walk(&self, weights: &[f32], state: &mut [f32], job: &mut Job<'_>) {
         for step in job.plan {
             let SlotFrames { slot, frames } = &job.slots[step.slot_index as usize];
