@@ -103,13 +103,8 @@ mod kernel {
 
     #[test]
     fn a_block_without_room_for_the_spikes_is_an_error() {
-        let case = Case {
-            inputs: 2,
-            layers: vec![(0, 4000, false)],
-            n_slots: 1,
-            n_windows: 1,
-            seed: 1,
-        };
+        let case =
+            Case { inputs: 2, layers: vec![(0, 4000, false)], n_slots: 1, n_windows: 1, seed: 1 };
         let choice = KernelOnHost { reversed: false, shared_bytes: 1024, blocks: 1 };
         let error = case.network().0.with_kernel(choice).expect_err("no room").to_string();
         assert!(error.contains("spikes"), "{error}");
@@ -120,7 +115,8 @@ mod kernel {
     fn check(case: &Case, shared_bytes: usize, blocks: usize, kept: u64) {
         let slots = case.slots();
         let plan = case.plan().into_iter().enumerate();
-        let plan: Vec<_> = plan.filter(|(k, _)| kept >> (k % 64) & 1 == 1).map(|(_, s)| s).collect();
+        let plan: Vec<_> =
+            plan.filter(|(k, _)| kept >> (k % 64) & 1 == 1).map(|(_, s)| s).collect();
         let run = |network: &Network| {
             let (mut state, mut trace) =
                 (network.zero_state(case.n_slots).unwrap(), network.trace());

@@ -5,6 +5,8 @@
 
 pub(crate) mod adam;
 pub(crate) mod bptt;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod gather;
 #[cfg(feature = "kernel-host")]
 pub(crate) mod host;
@@ -19,7 +21,7 @@ mod spikes;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, bail};
 
 pub(crate) use gather::Active;
 use gather::Gather;
@@ -45,6 +47,9 @@ pub(crate) struct Chain {
     /// Steps in place of the CPU's own walk.
     #[cfg(feature = "kernel-host")]
     pub kernel: Option<host::HostKernel>,
+    /// Steps where the weights are on a GPU.
+    #[cfg(feature = "cuda")]
+    pub cuda: Option<cuda::CudaKernel>,
 }
 
 /// One layer of the chain.
@@ -120,9 +125,30 @@ impl InplaceOp1 for Rollout<'_> {
         self.chain.walk(weights, state, &mut job);
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        state: &mut candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let Some(kernel) = &self.chain.cuda else { bail!("the network is not on the GPU") };
+        let Ok(mut job) = self.job.try_borrow_mut() else { bail!("rollout runs once at a time") };
+        kernel.walk(self.chain, state, layout, &mut job)
+    }
 }
 
 impl Chain {
+    /// Moves the weights to a device, and readies its kernel.
+    pub fn move_to(&mut self, device: &Device) -> candle_core::Result<()> {
+        self.weights = self.weights.to_device(device)?;
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = device {
+            self.cuda = Some(cuda::CudaKernel::new(self, device)?);
+        }
+        Ok(())
+    }
+
     /// Values of the last layer's output.
     #[cfg(any(feature = "cuda", feature = "kernel-host"))]
     fn outputs(&self) -> usize {

@@ -103,7 +103,8 @@ impl PackedChain {
             }
             _ => NONE,
         };
-        let recurrent = layers.iter().map(|layer| layer.recurrent_weights.as_ref().map(|r| r.len()));
+        let recurrent =
+            layers.iter().map(|layer| layer.recurrent_weights.as_ref().map(|r| r.len()));
         let kept_recurrent: Vec<_> = recurrent.map(&mut keep).collect();
         // The first layer's inputs touch few of its many rows.
         let input = |(k, layer): (usize, &Layer)| (k > 0).then(|| layer.input_weights.len());

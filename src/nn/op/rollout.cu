@@ -105,7 +105,6 @@ rollout(const float* __restrict__ weights, float* state, const unsigned* __restr
         float* row = state + (size_t)plan[2 * (size_t)run] * row_len;
         const unsigned first = run ? plan[2 * (size_t)run - 1] : 0;
         const unsigned end = plan[2 * (size_t)run + 1];
-        __syncthreads();  // the stream before is done with the spikes
         for (unsigned k = thread; k < 3 * n_words; k += n_threads) spikes[k] = 0;
         __syncthreads();
         for (unsigned l = 0; l < n_layers; ++l) {
