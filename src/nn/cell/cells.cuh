@@ -35,3 +35,37 @@ __device__ __forceinline__ bool step_cell(unsigned cell, const float* constants,
         return false;
     }
 }
+
+// One neuron's gradient, one window: `carried` holds the loss's gradient with respect to the
+// variables after the window, then with respect to those before it. Returns that of the sum of
+// inputs. Through the reset none flows.
+__device__ __forceinline__ float back_cell(unsigned cell, const float* constants, float peak,
+                                           float* carried, unsigned width) {
+    const float membrane_step = constants[0], synapse_step = constants[1];
+    switch (cell) {
+    case 0: {  // lif: z, v, i
+        const float i = carried[2 * width];
+        const float above = peak - constants[4];
+        const float steepness = constants[5] * fabsf(above) + 1.0f;
+        const float held = above > 0.0f ? 0.0f : carried[width];
+        const float v = carried[0] / (steepness * steepness) + held;
+        const float jump = membrane_step * v + (i - synapse_step * i);
+        carried[0] = 0.0f;
+        carried[width] = v - membrane_step * v;
+        carried[2 * width] = jump;
+        return jump;
+    }
+    case 1: {  // li: v, i
+        const float v = carried[0], i = carried[width];
+        const float jump = membrane_step * v + (i - synapse_step * i);
+        carried[0] = v - membrane_step * v;
+        carried[width] = jump;
+        return jump;
+    }
+    default: {  // linear: y
+        const float jump = carried[0];
+        carried[0] = 0.0f;
+        return jump;
+    }
+    }
+}

@@ -4,7 +4,7 @@
 
 use candle_core::bail;
 
-use super::launch::{Arrays, rollout_on_host};
+use super::launch::{Array, Lengths, MAX_SHARED_BYTES, OnHost, run_on_host};
 use super::packed::PackedChain;
 use super::{Chain, Job};
 
@@ -19,13 +19,10 @@ pub struct KernelOnHost {
     pub blocks: usize,
 }
 
-/// Most shared memory that a block has here, in bytes.
-pub(crate) const MAX_SHARED_BYTES: usize = 4 * 64 * 1024;
-
 /// The kernel, ready for a chain.
 pub(crate) struct HostKernel {
-    choice: KernelOnHost,
-    packed: PackedChain,
+    pub(super) choice: KernelOnHost,
+    pub(super) packed: PackedChain,
 }
 
 impl HostKernel {
@@ -52,16 +49,32 @@ impl HostKernel {
         job.out.resize(first + job.plan.len() * chain.outputs(), 0.0);
         let n_traced = if job.trace.is_some() { job.plan.len() * chain.row_len } else { 0 };
         let mut trace = vec![0.0; n_traced];
-        let arrays = Arrays {
-            weights,
-            state,
-            layers: &packed.layers,
-            plan: &words,
-            out: &mut job.out[first..],
-            trace: job.trace.is_some().then_some(&mut trace),
-        };
         let launch = packed.launch(plan, choice.blocks);
-        if let Err(what) = rollout_on_host(&launch, packed.threads, choice.reversed, arrays) {
+        let out = &mut job.out[first..];
+        let lengths = Lengths {
+            weights: weights.len(),
+            state: state.len(),
+            layers: packed.layers.len(),
+            plan: words.len(),
+            out: out.len(),
+            trace: job.trace.is_some().then_some(n_traced),
+        };
+        let fits = launch.check(lengths).map_err(str::to_owned);
+        let mut run = || {
+            let (n_state, n_out) = (state.len(), out.len());
+            let mut arrays = [
+                Array::Read(weights, weights.len()),
+                Array::Write(state, n_state),
+                Array::Words(&packed.layers, packed.layers.len()),
+                Array::Words(&words, words.len()),
+                Array::Write(out, n_out),
+                if n_traced > 0 { Array::Write(&mut trace, n_traced) } else { Array::Absent },
+                Array::Absent,
+            ];
+            let shape = [launch.grid, packed.threads, launch.shared_bytes];
+            run_on_host(OnHost::Rollout, shape, choice.reversed, &mut arrays, &launch.numbers)
+        };
+        if let Err(what) = fits.and_then(|()| run()) {
             bail!("the kernel cannot run: {what}")
         }
         job.scratch.forget_lists();

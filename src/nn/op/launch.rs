@@ -12,85 +12,103 @@ use candle_core::cuda_backend::cudarc::driver::{
 #[cfg(feature = "cuda")]
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 
+#[cfg(feature = "cuda")]
 use super::packed::Launch;
 
-/// What the kernel reads and fills. The lengths of `out` and `trace` are those of the launch's
-/// steps.
+/// Shared memory that a block has on the CPU, in bytes.
 #[cfg(feature = "kernel-host")]
-pub(crate) struct Arrays<'a> {
-    pub weights: &'a [f32],
-    pub state: &'a mut [f32],
-    pub layers: &'a [u32],
-    pub plan: &'a [u32],
-    pub out: &'a mut [f32],
-    pub trace: Option<&'a mut Vec<f32>>,
+pub(crate) const MAX_SHARED_BYTES: usize = 4 * 64 * 1024;
+
+/// A kernel, by its number in host.cpp.
+#[cfg(feature = "kernel-host")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OnHost {
+    Rollout = 0,
+    BackThroughTime = 1,
+    WeightGradients = 2,
+    Adam = 3,
 }
 
-/// Runs the kernel on the CPU, one launch at a time.
+/// An array that a kernel is given, and how many of its values the kernel may reach.
+#[cfg(feature = "kernel-host")]
+pub(crate) enum Array<'a> {
+    Read(&'a [f32], usize),
+    Words(&'a [u32], usize),
+    Write(&'a mut [f32], usize),
+    Absent,
+}
+
+/// Runs a kernel on the CPU, one launch at a time. Arrays and numbers are the kernel's arguments, in
+/// its order.
 ///
 /// # Errors
-/// Which array does not have the length that the launch needs.
+/// Which array is shorter than the kernel reaches, or what else does not fit.
 #[cfg(feature = "kernel-host")]
-pub(crate) fn rollout_on_host(
-    launch: &Launch,
-    threads: u32,
+pub(crate) fn run_on_host(
+    kernel: OnHost,
+    [grid, threads, shared_bytes]: [u32; 3],
     reversed: bool,
-    arrays: Arrays<'_>,
-) -> Result<(), &'static str> {
+    arrays: &mut [Array<'_>],
+    numbers: &[u32],
+) -> Result<(), String> {
+    use std::ffi::c_void;
     use std::sync::{Mutex, PoisonError};
     unsafe extern "C" {
-        fn rollout_on_host(
+        fn kernel_on_host(
+            which: u32,
             grid: u32,
             block: u32,
             reversed: u32,
-            weights: *const f32,
-            state: *mut f32,
-            layers: *const u32,
-            plan: *const u32,
-            out: *mut f32,
-            trace: *mut f32,
-            saved: *mut f32,
+            arrays: *const *mut c_void,
             numbers: *const u32,
         );
     }
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let Arrays { weights, state, layers, plan, out, trace } = arrays;
-    launch.check(Lengths {
-        weights: weights.len(),
-        state: state.len(),
-        layers: layers.len(),
-        plan: plan.len(),
-        out: out.len(),
-        trace: trace.as_ref().map(|trace| trace.len()),
-    })?;
-    if launch.shared_bytes as usize > super::host::MAX_SHARED_BYTES || threads == 0 {
-        return Err("too much shared memory, or no thread");
+    let expected = match kernel {
+        OnHost::Rollout => (7, 9),
+        OnHost::BackThroughTime => (8, 5),
+        OnHost::WeightGradients => (6, 5),
+        OnHost::Adam => (5, 1),
+    };
+    if (arrays.len(), numbers.len()) != expected
+        || threads == 0
+        || shared_bytes as usize > MAX_SHARED_BYTES
+    {
+        return Err(format!("{kernel:?} needs other arguments"));
     }
-    let trace = trace.map_or(std::ptr::null_mut(), |trace| trace.as_mut_ptr());
+    let mut pointers: Vec<*mut c_void> = Vec::with_capacity(arrays.len());
+    for (k, array) in arrays.iter_mut().enumerate() {
+        let (pointer, length, reached) = match array {
+            Array::Read(values, n) => (values.as_ptr().cast_mut().cast(), values.len(), *n),
+            Array::Words(words, n) => (words.as_ptr().cast_mut().cast(), words.len(), *n),
+            Array::Write(values, n) => (values.as_mut_ptr().cast(), values.len(), *n),
+            Array::Absent => (std::ptr::null_mut(), 0, 0),
+        };
+        if length < reached {
+            return Err(format!("{kernel:?}: array {k} holds {length} of {reached} values"));
+        }
+        pointers.push(pointer);
+    }
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: the arrays have the lengths that the launch implies, as was checked above; slots and
-    // addresses were checked by `Network::rollout`; the lock keeps a second launch off the
-    // kernel's globals.
+    // SAFETY: there are as many arguments as the kernel takes, and the arrays are as long as it
+    // reaches; what it only reads it is not given to write (`const` in host.cpp); slots, addresses
+    // and rows were checked by the network and the learner; the lock keeps a second launch off the
+    // kernels' globals.
     unsafe {
-        rollout_on_host(
-            launch.grid,
+        kernel_on_host(
+            kernel as u32,
+            grid,
             threads,
             u32::from(reversed),
-            weights.as_ptr(),
-            state.as_mut_ptr(),
-            layers.as_ptr(),
-            plan.as_ptr(),
-            out.as_mut_ptr(),
-            trace,
-            std::ptr::null_mut(),
-            launch.numbers.as_ptr(),
+            pointers.as_ptr(),
+            numbers.as_ptr(),
         );
     }
     Ok(())
 }
 
-/// Lengths of a launch's arrays.
-#[derive(Clone, Copy, Debug)]
+/// Lengths of a rollout's arrays.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lengths {
     pub weights: usize,
     pub state: usize,

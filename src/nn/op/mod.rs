@@ -10,6 +10,8 @@ pub(crate) mod cuda;
 mod gather;
 #[cfg(feature = "kernel-host")]
 pub(crate) mod host;
+#[cfg(feature = "kernel-host")]
+pub(crate) mod host_bptt;
 #[cfg(any(feature = "cuda", feature = "kernel-host"))]
 mod launch;
 pub(crate) mod level;

@@ -3,7 +3,10 @@
 //! Knows layers and frames; neither devices nor equations. The order of the words is the kernel's.
 
 use super::Layer;
+#[cfg(feature = "kernel-host")]
+use super::bptt::TrainingSample;
 use super::launch::Lengths;
+use super::memory::padded;
 use crate::frame::SlotFrames;
 use crate::nn::PlannedStep;
 use crate::nn::cell::CELLS;
@@ -17,13 +20,13 @@ const NARROW_INPUTS: usize = 1 << 16;
 /// Most threads of a block.
 const MAX_THREADS: usize = 1024;
 /// Words of a layer.
-const LAYER_WORDS: usize = 20;
+const LAYER_WORDS: usize = 23;
 /// Windows a block must step for the weights that it keeps to be worth their copying.
 const WINDOWS_TO_KEEP_FOR: usize = 4;
 
 /// The layers, and how a launch is laid out.
 pub(crate) struct PackedChain {
-    /// \[layers, 20\]
+    /// \[layers, 23\], a [`Layer`] as layer.cuh has it
     pub layers: Vec<u32>,
     /// Threads of a block.
     pub threads: u32,
@@ -34,6 +37,9 @@ pub(crate) struct PackedChain {
     n_sums: u32,
     kept_floats: u32,
     n_weights: usize,
+    /// Floats of the weights as stored, for the way back.
+    #[cfg(feature = "kernel-host")]
+    pub n_back: usize,
     outputs: usize,
     wide: bool,
 }
@@ -109,16 +115,17 @@ impl PackedChain {
         // The first layer's inputs touch few of its many rows.
         let input = |(k, layer): (usize, &Layer)| (k > 0).then(|| layer.input_weights.len());
         let kept_input: Vec<_> = layers.iter().enumerate().map(input).map(&mut keep).collect();
-        let mut words = 0;
+        let mut places = Places::default();
         let packed = layers.iter().zip(kept_input.iter().zip(&kept_recurrent));
-        let packed = packed.flat_map(|(layer, (kept_input, kept_recurrent))| {
-            let first_word = words;
-            words += if layer.kind.spikes { layer.neurons.div_ceil(32) } else { 0 };
-            words_of(layer, first_word, [*kept_input, *kept_recurrent])
+        let packed = packed.enumerate().flat_map(|(k, (layer, (kept_input, kept_recurrent)))| {
+            words_of(layer, [*kept_input, *kept_recurrent], places.take(layer, k > 0))
         });
+        let packed = packed.collect();
         let widest = layers.iter().map(|layer| layer.neurons).max().unwrap_or(1);
         Ok(PackedChain {
-            layers: packed.collect(),
+            layers: packed,
+            #[cfg(feature = "kernel-host")]
+            n_back: places.back,
             threads: widest.next_multiple_of(32).min(MAX_THREADS) as u32,
             n_layers: layers.len() as u32,
             row_len: row_len as u32,
@@ -139,31 +146,75 @@ impl PackedChain {
 
     /// How a plan is launched on a device that runs `blocks` blocks at once.
     pub fn launch(&self, plan: &PackedPlan, blocks: usize) -> Launch {
-        let grid = plan.runs.len().min(blocks).max(1);
-        let keeps = plan.order.len() >= grid * WINDOWS_TO_KEEP_FOR;
+        let last_slot = plan.runs.last().map_or(0, |(slot, _)| *slot as usize + 1);
+        let (row_len, n_steps) = (self.row_len as usize, plan.n_steps());
+        Launch {
+            needed: Lengths {
+                weights: self.n_weights,
+                state: last_slot * row_len,
+                layers: self.layers.len(),
+                plan: plan.len(self),
+                out: n_steps * self.outputs,
+                trace: Some(n_steps * row_len),
+            },
+            ..self.launch_of((plan.runs.len(), n_steps), blocks)
+        }
+    }
+
+    fn launch_of(&self, (n_runs, n_steps): (usize, usize), blocks: usize) -> Launch {
+        let grid = n_runs.min(blocks).max(1);
+        let keeps = n_steps >= grid * WINDOWS_TO_KEEP_FOR;
         let shared_bytes = self.shared_bytes() - if keeps { 0 } else { 4 * self.kept_floats };
-        let (n_runs, n_steps) = (plan.runs.len() as u32, plan.order.len() as u32);
-        let row_len = self.row_len as usize;
         let numbers = [
             self.n_layers,
             self.row_len,
             self.saved_len,
             self.n_words,
             self.n_sums,
-            n_runs,
-            n_steps,
+            n_runs as u32,
+            n_steps as u32,
             u32::from(self.wide),
             u32::from(keeps),
         ];
-        let needed = Lengths {
-            weights: self.n_weights,
-            state: plan.runs.last().map_or(0, |(slot, _)| *slot as usize + 1) * row_len,
-            layers: self.layers.len(),
-            plan: plan.len(self),
-            out: plan.n_steps() * self.outputs,
-            trace: Some(plan.n_steps() * row_len),
-        };
-        Launch { grid: grid as u32, shared_bytes, numbers, needed }
+        Launch { grid: grid as u32, shared_bytes, numbers, needed: Lengths::default() }
+    }
+
+    /// A training batch, each sample a slot of its own from a zero state: its launch, its words, and
+    /// for each sample its first row and its windows.
+    #[cfg(feature = "kernel-host")]
+    pub fn batch(
+        &self,
+        samples: &[TrainingSample<'_>],
+        blocks: usize,
+    ) -> (Launch, Vec<u32>, Vec<[u32; 2]>) {
+        let (mut runs, mut steps, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut first) = (Vec::new(), 0);
+        for (slot, TrainingSample { frames, windows }) in samples.iter().enumerate() {
+            for t in 0..*windows {
+                if t < frames.len() {
+                    let (addresses, counts) = frames.active(t);
+                    self.push_entries(addresses, counts, &mut entries);
+                }
+                let end = entries.len() / self.entry_words();
+                steps.extend([(first + t) as u32 | if t == 0 { RESET } else { 0 }, end as u32]);
+            }
+            runs.extend([slot as u32, steps.len() as u32 / 2]);
+            rows.push([first as u32, *windows as u32]);
+            first += windows + 1;
+        }
+        let shape = (samples.len(), steps.len() / 2);
+        let launch = self.launch_of(shape, blocks);
+        (launch, [runs, steps, entries].concat(), rows)
+    }
+
+    #[cfg(feature = "kernel-host")]
+    fn push_entries(&self, addresses: &[u32], counts: &[u16], entries: &mut Vec<u32>) {
+        for (address, count) in addresses.iter().zip(counts) {
+            match self.wide {
+                true => entries.extend([*address, u32::from(*count)]),
+                false => entries.push(*address | u32::from(*count) << 16),
+            }
+        }
     }
 
     fn entry_words(&self) -> usize {
@@ -175,7 +226,32 @@ fn end_of_weights(layer: &Layer) -> usize {
     layer.recurrent_weights.as_ref().unwrap_or(&layer.input_weights).end
 }
 
-fn words_of(layer: &Layer, first_word: usize, kept: [u32; 2]) -> [u32; LAYER_WORDS] {
+/// Where the next layer's parts begin.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    words: usize,
+    back: usize,
+    jumps: usize,
+}
+
+impl Places {
+    /// Words, weights as stored (inputs, recurrent ones), jumps.
+    fn take(&mut self, layer: &Layer, has_layer_below: bool) -> [u32; 4] {
+        let Places { words, jumps, .. } = *self;
+        let mut stored = |there: bool, inputs: usize| {
+            let at = self.back;
+            self.back += if there { layer.neurons * padded(inputs) } else { 0 };
+            if there { at as u32 } else { NONE }
+        };
+        let input = stored(has_layer_below, layer.inputs);
+        let recurrent = stored(layer.recurrent_weights.is_some(), layer.neurons);
+        self.words += if layer.kind.spikes { layer.neurons.div_ceil(32) } else { 0 };
+        self.jumps += layer.width;
+        [words as u32, input, recurrent, jumps as u32]
+    }
+}
+
+fn words_of(layer: &Layer, kept: [u32; 2], places: [u32; 4]) -> [u32; LAYER_WORDS] {
     let cell = CELLS.iter().position(|kind| std::ptr::eq(kind, layer.kind)).unwrap_or(0);
     let recurrent = layer.recurrent_weights.as_ref();
     let mut words = [0; LAYER_WORDS];
@@ -192,8 +268,11 @@ fn words_of(layer: &Layer, first_word: usize, kept: [u32; 2]) -> [u32; LAYER_WOR
         layer.kind.variables.len() as u32,
         layer.state.start as u32,
         (layer.state.start + layer.kind.output * layer.width) as u32,
-        first_word as u32,
+        places[0],
         if layer.saved.is_empty() { NONE } else { layer.saved.start as u32 },
+        places[1],
+        places[2],
+        places[3],
     ];
     words[..numbers.len()].copy_from_slice(&numbers);
     for (word, constant) in words[numbers.len()..].iter_mut().zip(layer.cell.constants()) {

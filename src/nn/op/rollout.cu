@@ -5,20 +5,9 @@
 #include "cuda_host.h"
 #endif
 #include "../cell/cells.cuh"
+#include "layer.cuh"
 
-#define NONE 0xffffffffu
 #define RESET 0x80000000u
-
-// Packed by packed.rs, in this order.
-struct Layer {
-    unsigned cell, spikes, inputs, neurons, width;
-    unsigned input_weights, recurrent_weights;  // where in the weights, or NONE
-    unsigned kept_input, kept_recurrent;        // where in the kept weights, or NONE
-    unsigned variables, state, output;          // how many, and where in a stream's row
-    unsigned words;                             // where in a set of spikes
-    unsigned saved;                             // where in a window's saved row, or NONE
-    float constants[6];
-};
 
 // What a layer is given in one window; one of the three.
 struct Active {
