@@ -11,7 +11,7 @@
 // windows; `back` the weights as stored, [neurons, padded inputs]; `gradient` the loss's with respect
 // to the outputs, [rows, outputs]; `carried` [samples, row_len] and `below` [samples, widest] are
 // working memory, zero at the start; `jumps` is filled, for each layer [rows, width].
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 back_through_time(const float* __restrict__ back, const unsigned* __restrict__ layers,
                   const unsigned* __restrict__ samples, const float* __restrict__ saved,
                   const float* __restrict__ gradient, float* carried, float* below, float* jumps,
@@ -60,7 +60,7 @@ back_through_time(const float* __restrict__ back, const unsigned* __restrict__ l
 // in which that input was active. `trace` holds every variable, [rows, row_len]; `ends` and `entries`
 // the batch's frames by address: rows ascending, and counts. Layer and side are given; grid is the
 // side's inputs.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 weight_gradients(const unsigned* __restrict__ layers, const float* __restrict__ trace,
                  const float* __restrict__ jumps, const unsigned* __restrict__ ends,
                  const unsigned* __restrict__ entries, float* gradients, unsigned l,
@@ -93,7 +93,7 @@ weight_gradients(const unsigned* __restrict__ layers, const float* __restrict__ 
 }
 
 // A step of Adam; threads are weights. The numbers are those of AdamStep, in its order.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 adam(float* weights, const float* __restrict__ gradients, float* means, float* squares,
      const float* __restrict__ numbers, unsigned n_weights) {
     const float mean_share = numbers[0], square_decay = numbers[1], square_share = numbers[2];

@@ -64,7 +64,7 @@ __device__ __forceinline__ void keep(float* kept, unsigned kept_at, const float*
 // Shared memory, in words: layers, sums [widest recurrent dense layer], spikes [3, n_words], kept
 // weights. Plan, in words: runs (slot, end of its steps), steps (row of out and RESET, end of its
 // entries), entries; runs and steps begin where the one before ends.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 rollout(const float* __restrict__ weights, float* state, const unsigned* __restrict__ layers,
         const unsigned* __restrict__ plan, float* out, float* trace, float* saved,
         unsigned n_layers, unsigned row_len, unsigned saved_len, unsigned n_words, unsigned n_sums,
