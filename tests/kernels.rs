@@ -1,8 +1,9 @@
-//! The GPU's kernels without a GPU: their PTX is that of their source, and recordings read as they do
-//! by the CPU's own walk.
+//! The GPU's kernels: their PTX is that of their source, and recordings read as they do by the CPU's
+//! own walk.
 
-#[allow(dead_code)]
 mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
 
 use std::path::Path;
 use std::process::Command;
@@ -28,24 +29,25 @@ fn the_ptx_is_that_of_the_source() {
     assert!(check.status.success(), "run tests/cuda/ptx.sh: {told}");
 }
 
-#[cfg(feature = "kernel-host")]
-mod on_host {
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod recordings {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
     use dvs_stream::frame::SlotFrames;
     use dvs_stream::ingest::Reading;
     use dvs_stream::model::Model;
-    use dvs_stream::nn::{KernelOnHost, Network};
+    use dvs_stream::nn::Network;
     use dvs_stream::prediction::Records;
     use dvs_stream::recording;
     use dvs_stream::session::{Rules, Session};
     use dvs_stream::window::WindowConfig;
 
     use super::skip;
+    use crate::steppers::steppers;
 
     #[test]
-    fn recordings_read_as_by_the_walk() {
+    fn read_as_by_the_walk() {
         let model = Model::from_bytes(&std::fs::read("models/poker.safetensors").unwrap()).unwrap();
         let mut paths = vec![PathBuf::from("fixtures/deck.aedat4")];
         let folder = std::env::var("DVS_SHARED").unwrap_or_else(|_| "../shared".to_owned());
@@ -56,11 +58,8 @@ mod on_host {
         }
         let expected = read(&model, model.network.clone(), &paths);
         assert!(expected.len() > 150, "only {} records", expected.len());
-        for reversed in [false, true] {
-            let choice = KernelOnHost { reversed, shared_bytes: 99 << 10, blocks: 3 };
-            let network = Network::new(model.network.weights().unwrap(), model.network.dt_s());
-            let network = network.unwrap().with_kernel(choice).unwrap();
-            assert_eq!(read(&model, Arc::new(network), &paths), expected, "reversed: {reversed}");
+        for (name, network) in steppers(&model.network, 99 << 10, 3) {
+            assert_eq!(read(&model, Arc::new(network), &paths), expected, "{name}");
         }
     }
 

@@ -1,6 +1,11 @@
 //! Random chains of cells: the fast path against a scalar reference bit for bit, against the plain
 //! tensors within rounding, and against itself however it is called.
 
+#[cfg(feature = "cuda")]
+mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
@@ -59,12 +64,11 @@ proptest! {
     }
 }
 
-/// The GPU's kernel, compiled for the CPU, against the CPU's own walk, bit for bit.
-#[cfg(feature = "kernel-host")]
+/// The GPU's kernel, compiled for the CPU or on a GPU, against the CPU's own walk, bit for bit.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
 mod kernel {
-    use dvs_stream::nn::KernelOnHost;
-
     use super::*;
+    use crate::steppers::steppers;
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
@@ -101,11 +105,13 @@ mod kernel {
         }
     }
 
+    #[cfg(feature = "kernel-host")]
     #[test]
     fn a_block_without_room_for_the_spikes_is_an_error() {
         let case =
             Case { inputs: 2, layers: vec![(0, 4000, false)], n_slots: 1, n_windows: 1, seed: 1 };
-        let choice = KernelOnHost { reversed: false, shared_bytes: 1024, blocks: 1 };
+        let choice =
+            dvs_stream::nn::KernelOnHost { reversed: false, shared_bytes: 1024, blocks: 1 };
         let error = case.network().0.with_kernel(choice).expect_err("no room").to_string();
         assert!(error.contains("spikes"), "{error}");
     }
@@ -129,10 +135,8 @@ mod kernel {
             (bits(&out), rows, traced)
         };
         let expected = run(&case.network().0);
-        for reversed in [false, true] {
-            let choice = KernelOnHost { reversed, shared_bytes, blocks };
-            let network = case.network().0.with_kernel(choice).unwrap();
-            assert_eq!(run(&network), expected, "{choice:?}");
+        for (name, network) in steppers(&case.network().0, shared_bytes, blocks) {
+            assert_eq!(run(&network), expected, "{name}");
         }
     }
 }
