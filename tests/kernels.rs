@@ -73,7 +73,7 @@ mod recordings {
             partial: Default::default(),
         };
         let brought = paths.iter().enumerate().map(|(slot, path)| {
-            let reading = Reading { view: model.card.view.clone(), ..Reading::default() };
+            let reading = Reading { view: model.card.view, ..Reading::default() };
             SlotFrames { slot, frames: recording::frames(path, reading, window).0 }
         });
         let brought: Vec<_> = brought.collect();
