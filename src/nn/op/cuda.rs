@@ -6,8 +6,10 @@
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaSlice, DeviceRepr, ValidAsZeroBits,
+};
+use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
 use candle_core::{Device, Layout, Storage, bail};
 
 pub(crate) use super::launch::untracked;
@@ -22,6 +24,8 @@ const PTX: &str = include_str!("rollout.ptx");
 pub(crate) struct CudaKernel {
     packed: PackedChain,
     layers: CudaSlice<u32>,
+    function: CudaFunction,
+    device: DeviceId,
     /// Blocks that the device runs at once.
     blocks: usize,
 }
@@ -53,13 +57,15 @@ impl CudaKernel {
         let packed = PackedChain::new(&chain.layers, lengths, shared_bytes)
             .map_err(candle_core::Error::Msg)?;
         let function = device.get_or_load_custom_func("rollout", "rollout", PTX)?;
-        let most = packed.shared_bytes();
+        let function = function.into_cuda_function();
+        // all that there is: networks of one device share the function
         function
             .set_attribute(
                 FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                most as i32,
+                shared_bytes as i32,
             )
             .w()?;
+        let most = packed.shared_bytes();
         let a_multiprocessor = function
             .occupancy_max_active_blocks_per_multiprocessor(packed.threads, most as usize, None)
             .w()?;
@@ -67,7 +73,7 @@ impl CudaKernel {
             stream.context().attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).w()?;
         let layers = device.clone_htod(&packed.layers)?;
         let blocks = (a_multiprocessor.max(1) as usize) * multiprocessors.max(1) as usize;
-        Ok(CudaKernel { packed, layers, blocks })
+        Ok(CudaKernel { packed, layers, function, device: device.id(), blocks })
     }
 
     /// [`Chain::walk`] on the device; returns when the outputs are here.
@@ -79,6 +85,12 @@ impl CudaKernel {
         job: &mut Job<'_>,
     ) -> candle_core::Result<()> {
         let device = state.device.clone();
+        if job.plan.is_empty() {
+            return Ok(());
+        }
+        if device.id() != self.device {
+            bail!("the state is on another device than the network")
+        }
         let (weights, weights_layout) = chain.weights.storage_and_layout();
         let (Storage::Cuda(weights), Some((first, last)), Some((start, end))) =
             (&*weights, weights_layout.contiguous_offsets(), layout.contiguous_offsets())
@@ -111,9 +123,8 @@ impl CudaKernel {
             out: out_there.slice_mut(..n_out),
             trace: trace.as_mut(),
         };
-        let function = device.get_or_load_custom_func("rollout", "rollout", PTX)?;
         let launch = self.packed.launch(plan, self.blocks);
-        rollout_on_cuda(&stream, &function, &launch, self.packed.threads, arrays)?;
+        rollout_on_cuda(&stream, &self.function, &launch, self.packed.threads, arrays)?;
         let out = Pinned::at_least(out, n_out, &device, false)?;
         stream.memcpy_dtoh(&out_there.slice(..n_out), &mut out.as_mut_slice()?[..n_out]).w()?;
         stream.synchronize().w()?;
@@ -137,7 +148,17 @@ where
 {
     let kept = match buffer.take().filter(|buffer| buffer.len() >= len) {
         Some(kept) => kept,
-        None => device.alloc_zeros::<T>(len.next_power_of_two())?,
+        None => {
+            let len = len.next_power_of_two();
+            let full = |error| {
+                let kib = (len * size_of::<T>()).div_ceil(1024);
+                let what = format!(
+                    "the device has no room for another {kib} KiB: run fewer streams ({error})"
+                );
+                candle_core::Error::Msg(what)
+            };
+            device.alloc_zeros::<T>(len).map_err(full)?
+        }
     };
     Ok(buffer.insert(kept))
 }
