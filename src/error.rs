@@ -45,6 +45,9 @@ pub enum Error {
     /// The model file cannot be used.
     #[error("{0}")]
     Model(String),
+    /// The device cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// Whoever takes the results is gone, or the user interrupted.
     #[error("stopped")]
     Stopped,

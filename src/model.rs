@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::Readout;
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
-use crate::nn::{LayerSpec, LayerWeights, Network};
+use crate::nn::{Device, LayerSpec, LayerWeights, Network};
 use crate::view::ViewSpec;
 
 /// The one metadata key.
@@ -122,6 +122,15 @@ impl Model {
         let layers =
             layers.map(|(k, spec)| read_layer(&tensors, k, spec)).collect::<Result<Vec<_>>>()?;
         Model::new(card, layers)
+    }
+
+    /// The model with its network on a device.
+    ///
+    /// # Errors
+    /// When the device does not take the network.
+    pub fn on(self, device: &Device) -> Result<Self> {
+        let network = Arc::new(self.network.on(device)?);
+        Ok(Model { network, ..self })
     }
 
     /// The bytes of the model file; equal models give equal bytes.

@@ -273,7 +273,7 @@ fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
         (&["replay", "fixtures"], 2, "directory"),
         (&["replay", "--model", "no-such.safetensors", DECK], 3, "no-such.safetensors"),
         (&["replay", "--model", DECK, DECK], 3, "safetensors"),
-        (&["replay", "--device", "cuda", DECK], 3, "cuda"),
+        (&["replay", "--device", "gpu", DECK], 2, "cpu, cuda or cuda:N"),
         (&["replay", "--readout", "min", DECK], 2, "max"),
         (&["replay", "--crop", "0,0,99,99", DECK], 3, "35x35"),
         (&["replay", "--format", "mp3", DECK], 2, "aedat4"),
@@ -285,6 +285,29 @@ fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
         let told = stderr(&output);
         assert!(told.contains(part), "{arguments:?}: {told}");
         assert!(!told.contains("panicked") && !told.contains("Error {"), "{told}");
+    }
+}
+
+/// Whichever is missing, the build's feature or the device.
+#[test]
+fn a_gpu_that_is_not_there_is_named() {
+    let listed = check(&["info", "--devices", "--output", "text"], 0);
+    assert!(listed.starts_with("cpu "), "{listed}");
+    if listed.contains("cuda:0") {
+        return skip("this machine has a GPU");
+    }
+    let part = if cfg!(feature = "cuda") { "there is no CUDA device" } else { "--features cuda" };
+    let out = "/nowhere/m.safetensors";
+    for arguments in [
+        &["replay", "--device", "cuda", DECK][..],
+        &["eval", "--device", "cuda:1", DECK],
+        &["serve", "--port", "0", "--device", "cuda"],
+        &["train", "fixtures", "--out", out, "--device", "cuda"],
+    ] {
+        let output = run(arguments);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {told}");
+        assert!(told.contains(part) && told.lines().count() == 1, "{arguments:?}: {told}");
     }
 }
 

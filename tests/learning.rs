@@ -250,6 +250,58 @@ proptest! {
     }
 }
 
+/// The GPU's kernels, compiled for the CPU: three steps, gradients and weights, bit for bit.
+#[cfg(feature = "kernel-host")]
+mod kernels {
+    use dvs_stream::nn::KernelOnHost;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn learn_as_the_cpu_does(case in cases(), autapses in any::<bool>()) {
+            check(&case, autapses);
+        }
+    }
+
+    #[test]
+    fn learn_the_tutorials_chain() {
+        let cell = |name| CELLS.iter().position(|kind| kind.name == name).unwrap();
+        let layers = vec![(cell("lif"), 100, true), (cell("li"), 4, false)];
+        let loss = Loss { kind: LossKind::Mix(0.5), smoothing: 0.1 };
+        let case = Case { seed: 4, inputs: 60, layers, lengths: vec![9, 12, 1, 15], loss };
+        check(&case, false);
+    }
+
+    fn check(case: &Case, autapses: bool) {
+        let (frames, targets) = case.data();
+        let run = |network: Network| {
+            let mut learner = Learner::new(network, 1, autapses).unwrap();
+            let mut told = Vec::new();
+            for _ in 0..3 {
+                let losses = learn_frames(&mut learner, &frames, &targets, case.loss);
+                told.push((losses, learner.firing_rates(), bits(learner.gradients())));
+                learner.step(&AdamSettings::default(), Some(0.5)).unwrap();
+            }
+            (told, bits(learner.network().weights().unwrap()))
+        };
+        let network = || Network::new(case.layers(), DT_S).unwrap();
+        let expected = run(network());
+        for reversed in [false, true] {
+            let choice = KernelOnHost { reversed, shared_bytes: 48 << 10, blocks: 2 };
+            let ours = run(network().with_kernel(choice).unwrap());
+            assert_eq!(ours, expected, "reversed: {reversed}");
+        }
+    }
+
+    fn bits(layers: Vec<LayerWeights>) -> Vec<u32> {
+        let all = layers.iter().flat_map(|layer| [Some(&layer.input), layer.recurrent.as_ref()]);
+        all.flatten().flatten().map(|value| value.to_bits()).collect()
+    }
+}
+
 fn check_against_candle(case: &Case) {
     let (frames, targets) = case.data();
     let mut fast = learner(case.layers(), true);

@@ -1,6 +1,11 @@
 //! Random chains of cells: the fast path against a scalar reference bit for bit, against the plain
 //! tensors within rounding, and against itself however it is called.
 
+#[cfg(feature = "cuda")]
+mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
@@ -56,6 +61,83 @@ proptest! {
     #[test]
     fn plain_tensors_agree(case in cases()) {
         check_plain(&case);
+    }
+}
+
+/// The GPU's kernel, compiled for the CPU or on a GPU, against the CPU's own walk, bit for bit.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod kernel {
+    use super::*;
+    use crate::steppers::steppers;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+        #[test]
+        fn equals_the_walk(
+            case in cases(),
+            shared_bytes in prop_oneof![Just(16 << 10), Just(48 << 10), Just(227 << 10)],
+            blocks in 1..4usize,
+            kept in any::<u64>(),
+        ) {
+            check(&case, shared_bytes, blocks, kept);
+        }
+    }
+
+    /// More than one word of spikes, more neurons than threads, and each form of the weights.
+    #[test]
+    fn equals_the_walk_in_every_form() {
+        let cell = |name| CELLS.iter().position(|kind| kind.name == name).unwrap();
+        let (lif, li, linear) = (cell("lif"), cell("li"), cell("linear"));
+        for (inputs, layers) in [
+            (50, vec![(lif, 100, true), (li, 4, false)]),
+            (50, vec![(lif, 300, true), (lif, 33, true), (li, 4, false)]),
+            (50, vec![(li, 20, true), (lif, 1100, true), (linear, 1030, true)]),
+            // addresses that do not share a word with their counts
+            (70_000, vec![(lif, 3, true), (li, 2, false)]),
+        ] {
+            for shared_bytes in [24 << 10, 227 << 10] {
+                let layers = layers.clone();
+                let case = Case { inputs, layers, n_slots: 5, n_windows: 7, seed: 11 };
+                check(&case, shared_bytes, 2, u64::MAX);
+                check(&case, shared_bytes, 2, 0x5a5a_1234_5678_9abc);
+            }
+        }
+    }
+
+    #[cfg(feature = "kernel-host")]
+    #[test]
+    fn a_block_without_room_for_the_spikes_is_an_error() {
+        let case =
+            Case { inputs: 2, layers: vec![(0, 4000, false)], n_slots: 1, n_windows: 1, seed: 1 };
+        let choice =
+            dvs_stream::nn::KernelOnHost { reversed: false, shared_bytes: 1024, blocks: 1 };
+        let error = case.network().0.with_kernel(choice).expect_err("no room").to_string();
+        assert!(error.contains("spikes"), "{error}");
+    }
+
+    /// Steps those windows of the plan whose bits are set in `kept`: slots bring different numbers
+    /// of windows, some none.
+    fn check(case: &Case, shared_bytes: usize, blocks: usize, kept: u64) {
+        let slots = case.slots();
+        let plan = case.plan().into_iter().enumerate();
+        let plan: Vec<_> =
+            plan.filter(|(k, _)| kept >> (k % 64) & 1 == 1).map(|(_, s)| s).collect();
+        let run = |network: &Network| {
+            let (mut state, mut trace) =
+                (network.zero_state(case.n_slots).unwrap(), network.trace());
+            let mut out = vec![7.0];
+            for part in plan.chunks(plan.len().div_ceil(2).max(1)) {
+                network.rollout(&mut state, &slots, part, &mut out, Some(&mut trace)).unwrap();
+            }
+            let rows: Vec<_> = (0..case.n_slots).map(|k| bits(&state.row(k).unwrap())).collect();
+            let traced: Vec<_> = trace.variables().iter().map(|v| bits(&v.rows)).collect();
+            (bits(&out), rows, traced)
+        };
+        let expected = run(&case.network().0);
+        for (name, network) in steppers(&case.network().0, shared_bytes, blocks) {
+            assert_eq!(run(&network), expected, "{name}");
+        }
     }
 }
 

@@ -95,6 +95,7 @@ const TOP: &[&str] = &[
     "PROTOCOL.md",
     "README.md",
     "benches",
+    "build.rs",
     "clippy.toml",
     "deploy",
     "docs",
@@ -106,11 +107,20 @@ const TOP: &[&str] = &[
     "tests",
 ];
 
+/// Tables of Cargo.toml whose lines are dependencies.
+const DEPENDENCIES: &[&str] = &["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];
+
+/// The one file with unsafe code.
+const UNSAFE: &str = "src/nn/op/launch.rs";
+
+/// Where CUDA may be named.
+const CUDA: &[&str] = &["src/nn/op/", "src/nn/device.rs"];
+
 /// Takes a path (from the repository's root, `/` between its parts) and a text.
 type Check = fn(&str, &str) -> Vec<String>;
 
 /// What every file of `src/` is held to.
-const SOURCE_CHECKS: &[Check] = &[imports, doors, opening, length, printing];
+const SOURCE_CHECKS: &[Check] = &[imports, doors, opening, length, printing, safety, cuda];
 
 #[test]
 fn source_keeps_its_shape() {
@@ -176,6 +186,9 @@ fn planted_faults_are_caught() {
         (printing, "src/engine.rs", "fn f() { println!(\"here\") }", "println!"),
         (printing, "src/sink/text.rs", "fn f() { std::eprint!(\"here\") }", "eprint!"),
         (printing, "src/client.rs", "fn f() { print!(\"//\") }", "print!"),
+        (safety, "src/nn/op/cuda.rs", "fn f() { unsafe { g() } }", "unsafe"),
+        (cuda, "src/session.rs", "use candle_core::CudaStorage;", "CudaStorage"),
+        (cuda, "src/nn/state.rs", "use candle_core::cuda_backend::X;", "cuda_backend"),
         // the repository
         (top_level, ".", "src/lib.rs\nnotes.txt\n", "notes.txt"),
         (top_level, ".", "tools/run.sh\n", "tools"),
@@ -217,6 +230,9 @@ fn what_is_right_passes() {
         (length, "src/view.rs", "//! Views.\n"),
         (printing, "src/cli/info.rs", "fn f() { println!() }"),
         (printing, "src/engine.rs", "fn f() { writeln!(out)?; let a = \"println!\"; }"),
+        (safety, "src/nn/op/launch.rs", "unsafe { f() }"),
+        (safety, "src/lib.rs", "#![deny(unsafe_code)] // unsafe { }"),
+        (cuda, "src/nn/op/cuda.rs", "use candle_core::cuda_backend::X;"),
         (top_level, ".", "src/lib.rs\nCargo.toml\n.ci/run\n"),
         (
             dependencies,
@@ -299,6 +315,21 @@ fn printing(path: &str, text: &str) -> Vec<String> {
     found.map(|print| format!("{path}: {print} outside of src/cli")).collect()
 }
 
+/// Unsafe code stands in one file.
+fn safety(path: &str, text: &str) -> Vec<String> {
+    let found = path != UNSAFE && words(&code(text), "unsafe ").next().is_some();
+    found.then(|| format!("{path}: unsafe code outside of {UNSAFE}")).into_iter().collect()
+}
+
+/// CUDA's interface is named by the operations and the module of devices.
+fn cuda(path: &str, text: &str) -> Vec<String> {
+    let own = CUDA.iter().any(|own| path.starts_with(own));
+    let named = ["cuda_backend", "cudarc", "CudaStorage", "CudaDevice"];
+    let code = code(text);
+    let found = named.iter().filter(|name| !own && words(&code, name).next().is_some());
+    found.map(|name| format!("{path}: names {name}, which only {} may", CUDA.join(", "))).collect()
+}
+
 /// What git tracks at the top belongs there; `text` lists paths, one a line.
 fn top_level(path: &str, text: &str) -> Vec<String> {
     let mut entries: Vec<_> = text.lines().filter_map(|line| line.split('/').next()).collect();
@@ -313,7 +344,7 @@ fn dependencies(path: &str, text: &str) -> Vec<String> {
     let (mut within, mut complaints) = (false, Vec::new());
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') && line.ends_with(']') {
-            within = line == "[dependencies]" || line == "[dev-dependencies]";
+            within = DEPENDENCIES.contains(&line);
             if line.contains("dependencies") && !within {
                 complaints.push(format!("{path}: {line} is a table of its own"));
             }

@@ -2,12 +2,13 @@
 """A training epoch of the tutorial's network beside Norse, on the same recordings and core.
 
     python3 -m venv target/norse && target/norse/bin/pip install torch==2.3.1 'numpy<2' norse==1.1.0
-    cargo build --release && taskset -c 0 target/norse/bin/python benches/peers/norse_epoch.py [POKER_DVS]
+    cargo build --release && taskset -c 0 target/norse/bin/python benches/peers/norse_epoch.py [POKER_DVS [cuda]]
 
 The folder holds cl, di, he, sp with AEDAT 2.0 files (default ../shared/data/poker-dvs); the first 12
 of each class are trained on, batch 32. Frames are made beforehand. Prints CPU milliseconds an epoch:
 Norse's, in eager mode on one thread, and ours, from the difference of two whole processes on one
-thread, five alternating rounds.
+thread, five alternating rounds. With cuda Norse runs on the GPU (its wall time is taken) and ours on
+the CPU.
 """
 import os, pathlib, re, resource, statistics, struct, subprocess, sys, tempfile, time
 
@@ -60,24 +61,31 @@ class Net(torch.nn.Module):
         return torch.stack(voltages)
 
 
-def norse_epochs(samples, n):
+def now(device):
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def norse_epochs(samples, n, device):
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    net = Net()
+    net = Net().to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.002)
     times = []
     for _ in range(n):
-        begun = time.process_time()
+        begun = now(device)
         order = torch.randperm(len(samples)).tolist()
         for k in range(0, len(order), BATCH):
             chosen = [samples[i] for i in order[k : k + BATCH]]
-            x = torch.nn.utils.rnn.pad_sequence([frames for frames, _ in chosen])
-            target = torch.tensor([label for _, label in chosen])
+            x = torch.nn.utils.rnn.pad_sequence([frames for frames, _ in chosen]).to(device)
+            target = torch.tensor([label for _, label in chosen], device=device)
             optimizer.zero_grad()
             log_p = torch.nn.functional.log_softmax(net(x).max(0).values, dim=1)
             torch.nn.functional.nll_loss(log_p, target).backward()
             optimizer.step()
-        times.append(1000 * (time.process_time() - begun))
+        times.append(1000 * (now(device) - begun))
     return times
 
 
@@ -96,6 +104,7 @@ def our_epoch(data, out):
 
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "../shared/data/poker-dvs"
+    device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
     with tempfile.TemporaryDirectory() as temporary:
         data = pathlib.Path(temporary) / "data"
         samples = []
@@ -104,10 +113,10 @@ def main():
             for path in sorted((folder / name).glob("*.aedat"), key=natural)[:12]:
                 (data / name / path.name).symlink_to(path.resolve())
                 samples.append((frames_of(path), label))
-        norse_epochs(samples, 3)
+        norse_epochs(samples, 3, device)
         norse, ours = [], []
         for _ in range(5):
-            norse += norse_epochs(samples, 10)
+            norse += norse_epochs(samples, 10, device)
             ours.append(our_epoch(str(data), str(pathlib.Path(temporary) / "M.safetensors")))
         a, b = statistics.median(norse), statistics.median(ours)
         print(f"Norse  {a:6.1f} ms an epoch (least {min(norse):.1f})")

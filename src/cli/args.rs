@@ -8,6 +8,7 @@ use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
 use crate::decide::{Readout, parse_time_us};
 use crate::event::SensorSize;
 use crate::model::Card;
+use crate::nn::DeviceChoice;
 use crate::view::{Crop, Orient, PolarityBit, ViewSpec};
 
 /// Which model.
@@ -16,16 +17,16 @@ pub struct ModelArgs {
     /// Model file [default: the shipped model, built in]
     #[arg(long, short, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Where the network runs: cpu, or cuda[:N] in a build with the feature `cuda`
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
-    pub device: DeviceChoice,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
-/// Where the network runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    Cpu,
-    Cuda(usize),
+/// Which device.
+#[derive(Args, Clone)]
+pub struct DeviceArgs {
+    /// Where the network runs: cpu, or cuda[:N] in a build with the feature `cuda`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceChoice,
 }
 
 /// How bytes become events.
@@ -215,17 +216,4 @@ pub struct Speed(pub Option<f64>);
 
 pub fn parse_format(name: &str) -> Result<FormatName, String> {
     codec::by_name(name).map(FormatName).map_err(|error| error.to_string())
-}
-
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
-    let index = text.strip_prefix("cuda").map(|rest| match rest.strip_prefix(':') {
-        None if rest.is_empty() => Some(0),
-        None => None,
-        Some(index) => index.parse().ok(),
-    });
-    match (text, index) {
-        ("cpu", _) => Ok(DeviceChoice::Cpu),
-        (_, Some(Some(index))) => Ok(DeviceChoice::Cuda(index)),
-        _ => Err("expected cpu, cuda or cuda:N".to_owned()),
-    }
 }

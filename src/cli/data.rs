@@ -117,7 +117,7 @@ pub fn failure(error: Error, common: &Common) -> ExitCode {
     let code = match &error {
         Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => 1,
         Error::Malformed { .. } | Error::Limit { .. } => 1,
-        Error::Model(_) | Error::Tensor { .. } => 3,
+        Error::Model(_) | Error::Device(_) | Error::Tensor { .. } => 3,
         _ => 2,
     };
     exit(code, &error.into(), common)

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use super::args::DecoderArgs;
 use super::{Common, OutputArg};
@@ -13,6 +14,7 @@ use crate::decide::format_time_us;
 use crate::error::{Error, grouped};
 use crate::info::{RecordingInfo, is_model, recording, weights};
 use crate::model::{MAX_BYTES, Model};
+use crate::nn::{Found, devices};
 use crate::source::{is_stdin, read_bounded};
 
 const EXAMPLES: &str = "Examples:
@@ -37,7 +39,19 @@ pub struct InfoArgs {
 /// Runs the command.
 pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if args.devices {
-        println!("cpu");
+        let (found, why) = devices();
+        for Found { name, description } in found {
+            match common.output() {
+                OutputArg::Text => println!("{name:<8} {description}"),
+                _ => println!(
+                    "{}",
+                    json!({"type": "device", "device": name, "description": description})
+                ),
+            }
+        }
+        for why in why.iter().filter(|_| !common.quiet) {
+            eprintln!("note: no GPU: {why}");
+        }
     }
     let mut worst = 0;
     for path in &args.files {

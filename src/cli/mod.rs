@@ -27,11 +27,12 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::model::{MAX_BYTES, Model, check_gap};
+use crate::nn::DeviceChoice;
 use crate::session::Rules;
 use crate::sink::{SinkKind, by_name};
 use crate::source::read_bounded;
 use crate::view::ViewSpec;
-use args::{AnswerArgs, DeviceChoice, ModelArgs, ViewArgs};
+use args::{AnswerArgs, ModelArgs, ViewArgs};
 
 /// The shipped model.
 const SHIPPED: &[u8] = include_bytes!("../../models/poker.safetensors");
@@ -192,14 +193,14 @@ fn one_line(error: &anyhow::Error) -> String {
 
 /// The model that was asked for; every failure is exit code 3.
 fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
-    if let DeviceChoice::Cuda(_) = args.device {
-        anyhow::bail!(
-            "--device cuda: this build runs on the CPU only (it lacks the feature `cuda`): leave \
-             the flag out"
-        );
-    }
+    let choice = args.device.device;
+    let device = choice.open()?;
     let bytes = model_bytes(args)?;
-    Model::from_bytes(&bytes).with_context(|| model_name(args))
+    let model = Model::from_bytes(&bytes).with_context(|| model_name(args))?;
+    match choice {
+        DeviceChoice::Cpu => Ok(model),
+        DeviceChoice::Cuda(_) => model.on(&device).with_context(|| model_name(args)),
+    }
 }
 
 /// The file of the model that was asked for.

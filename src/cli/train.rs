@@ -9,12 +9,13 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use super::args::{self, DecoderArgs, ViewArgs};
+use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs, failure};
 use super::{Common, OutputArg, interruption, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
+use crate::nn::DeviceChoice;
 use crate::progress::Progress;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
@@ -63,6 +64,8 @@ pub struct TrainArgs {
     /// Threads; they change no bit [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Write every epoch as a line of JSON
     #[arg(long, value_name = "FILE.jsonl")]
     log: Option<PathBuf>,
@@ -176,6 +179,9 @@ impl TrainArgs {
 
 /// Runs the command.
 pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    if let Err(error) = check_device(args.device.device) {
+        return Ok(failure(error, common));
+    }
     let recipe = args.recipe();
     let (view, _) = args.view.over(&ViewSpec::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -231,6 +237,18 @@ fn command_line() -> String {
         if !word.is_empty() && word.chars().all(plain) { word } else { quoted() }
     });
     std::iter::once("dvs-stream".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Learning has no kernels on a GPU yet.
+fn check_device(choice: DeviceChoice) -> Result<(), Error> {
+    choice.open()?;
+    match choice {
+        DeviceChoice::Cpu => Ok(()),
+        DeviceChoice::Cuda(_) => Err(Error::Device(format!(
+            "{choice}: training runs on the CPU only: leave --device out; what it trains runs on \
+             either"
+        ))),
+    }
 }
 
 fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {

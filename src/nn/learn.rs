@@ -7,6 +7,8 @@ use candle_core::{CpuStorage, Storage};
 
 use super::op::adam::{AdamPart, AdamSettings, AdamStep};
 use super::op::bptt::{Back, Tape, TrainingSample, Worker, in_parallel, run_all};
+#[cfg(feature = "kernel-host")]
+use super::op::host_bptt::HostBatch;
 use super::op::level::Level;
 use super::op::memory::{Floats, edit_in_place};
 use super::state::failed;
@@ -26,6 +28,7 @@ pub struct Learner {
     gradients: Floats,
     moments: Moments,
     windows: u64,
+    spikes: Vec<u64>,
 }
 
 /// What changes from step to step, each list laid out as the network's packed weights.
@@ -69,6 +72,7 @@ impl Learner {
                 steps: 0,
             },
             windows: 0,
+            spikes: Vec::new(),
         };
         learner.refresh()?;
         Ok(learner)
@@ -100,13 +104,24 @@ impl Learner {
         loss: impl Fn(usize, &[f32], &mut [f32]) -> R + Sync,
     ) -> Result<Vec<R>> {
         self.check(batch)?;
+        self.windows = batch.iter().map(|sample| sample.windows as u64).sum();
         let Learner { network, tape, back, workers, gradients, autapses, .. } = self;
         let chain = &network.chain;
+        #[cfg(feature = "kernel-host")]
+        if let Some(kernel) = &chain.kernel {
+            let (results, spikes) = with_weights(network, |weights| {
+                let batch = HostBatch { chain, weights, back, samples: batch, autapses: *autapses };
+                kernel.learn(&batch, loss, gradients)
+            })?
+            .map_err(Error::Device)?;
+            self.spikes = spikes;
+            return Ok(results);
+        }
         let results = with_weights(network, |weights| {
             tape.learn(chain, (weights, back), batch, workers, &loss)
         })?;
         tape.weight_gradients(chain, workers, *autapses, gradients);
-        self.windows = batch.iter().map(|sample| sample.windows as u64).sum();
+        self.spikes = tape.spikes();
         Ok(results)
     }
 
@@ -135,7 +150,7 @@ impl Learner {
         let of = |(layer, spikes): (&super::op::Layer, u64)| {
             spikes as f64 / (self.windows.max(1) as f64 * layer.neurons as f64)
         };
-        neurons.zip(self.tape.spikes()).map(of).collect()
+        neurons.zip(self.spikes.iter().copied()).map(of).collect()
     }
 
     /// The euclidean norm of the last batch's gradients, all weights together.
@@ -161,6 +176,17 @@ impl Learner {
         let step = AdamStep::new(settings, self.moments.steps, scale);
         let Learner { network, workers, gradients, moments, .. } = self;
         let level = network.chain.level;
+        #[cfg(feature = "kernel-host")]
+        if let Some(kernel) = &network.chain.kernel {
+            let Moments { means, squares, .. } = moments;
+            let mut done = Ok(());
+            edit_in_place(&network.chain.weights, |weights| {
+                done = kernel.adam(step, AdamPart { weights, gradients, means, squares });
+            })
+            .map_err(failed("step the weights"))?;
+            done.map_err(Error::Device)?;
+            return self.refresh();
+        }
         edit_in_place(&network.chain.weights, |weights| {
             let parts = weights.chunks_mut(BLOCK).zip(gradients.chunks(BLOCK));
             let parts = parts.zip(moments.means.chunks_mut(BLOCK));

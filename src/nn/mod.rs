@@ -4,6 +4,7 @@
 //! no labels and no file but the weights it is asked to load.
 
 mod cell;
+mod device;
 mod init;
 mod layer;
 mod learn;
@@ -15,12 +16,15 @@ pub mod weights;
 
 pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
+pub use device::{Device, DeviceChoice, Found, devices};
 pub use init::{draw_weights, tutorial_layers};
 pub use layer::{LayerSpec, LayerWeights};
 pub use learn::{Learner, LearnerState};
 pub use network::{Matrices, Network};
 pub use op::adam::AdamSettings;
 pub use op::bptt::TrainingSample;
+#[cfg(feature = "kernel-host")]
+pub use op::host::KernelOnHost;
 pub use op::level::Level;
 pub use state::{PlainState, State};
 pub use trace::{Trace, TracedVariable};

@@ -2,7 +2,7 @@
 //!
 //! Knows cells, weights and the fused operation; knows no label, no window length but its step.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::cell::CellKind;
 use super::layer::{self, LayerSpec, LayerWeights, MAX_STEP_S, MAX_WEIGHTS};
@@ -99,9 +99,32 @@ impl Network {
         self
     }
 
+    /// The same network on a device, where its states will live too.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where the device does not take it.
+    pub fn on(&self, device: &super::Device) -> Result<Network> {
+        let mut network = Network::new(self.weights()?, self.dt_s)?;
+        let moved = network.chain.move_to(&device.0);
+        moved.map_err(failed("move the network to the device"))?;
+        Ok(network)
+    }
+
+    /// The same network stepped by the GPU's kernel, compiled for the CPU: for tests.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where a block has too little memory for the network's spikes.
+    #[cfg(feature = "kernel-host")]
+    pub fn with_kernel(mut self, choice: super::KernelOnHost) -> Result<Network> {
+        let kernel = super::op::host::HostKernel::new(&self.chain, choice);
+        self.chain.kernel = Some(kernel.map_err(Error::Device)?);
+        Ok(self)
+    }
+
     /// A state of `n_slots` slots before their first windows.
     pub fn zero_state(&self, n_slots: usize) -> Result<State> {
-        State::zero(&self.chain.layers, self.chain.row_len, n_slots)
+        let Chain { layers, weights, row_len, .. } = &self.chain;
+        State::zero(layers, *row_len, n_slots, weights.device())
     }
 
     /// An empty trace of this network's variables.
@@ -133,7 +156,8 @@ impl Network {
     /// A plain state of `n` rows before their first windows.
     pub fn plain_state(&self, n: usize) -> Result<PlainState> {
         let zeros = |layer: &Layer| {
-            let zero = || Tensor::zeros((n, layer.neurons), DType::F32, &Device::Cpu);
+            let zero =
+                || Tensor::zeros((n, layer.neurons), DType::F32, self.chain.weights.device());
             layer.kind.variables.iter().map(|_| zero()).collect()
         };
         let layers = self.chain.layers.iter().map(zeros).collect::<candle_core::Result<_>>();
@@ -302,7 +326,17 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
         }
     });
     let weights = weights.map_err(failed("lay out the weights"))?;
-    Ok(Chain { layers: places, weights, row_len, saved_len, level: Level::best() })
+    Ok(Chain {
+        layers: places,
+        weights,
+        row_len,
+        saved_len,
+        level: Level::best(),
+        #[cfg(feature = "kernel-host")]
+        kernel: None,
+        #[cfg(feature = "cuda")]
+        cuda: None,
+    })
 }
 
 /// \[neurons, inputs\] to padded \[inputs, width\].

@@ -2,7 +2,7 @@
 //!
 //! Owned by whoever steps; knows no weights.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::op::Layer;
 use super::op::memory::{Scratch, aligned, edit_in_place};
@@ -36,7 +36,12 @@ pub struct PlainState {
 }
 
 impl State {
-    pub(super) fn zero(layers: &[Layer], row_len: usize, n_slots: usize) -> Result<State> {
+    pub(super) fn zero(
+        layers: &[Layer],
+        row_len: usize,
+        n_slots: usize,
+        device: &Device,
+    ) -> Result<State> {
         if n_slots.checked_mul(row_len).is_none_or(|floats| floats > MAX_STATE_FLOATS) {
             return Err(Error::Mismatch(format!(
                 "{n_slots} slots of {row_len} state values each exceed the limit of \
@@ -48,7 +53,7 @@ impl State {
                 .map(|k| PackedVariable { start: layer.variable(k).start, neurons: layer.neurons })
         });
         Ok(State {
-            rows: aligned((n_slots, row_len), |_| ()).map_err(failed("make a state"))?,
+            rows: zeros((n_slots, row_len), device)?,
             scratch: Scratch::new(layers.iter().map(|layer| layer.width)),
             variables: variables.collect(),
             n_slots,
@@ -120,9 +125,8 @@ impl State {
     fn edit_row(&mut self, slot: usize, edit: impl FnOnce(&mut [f32])) -> Result<()> {
         self.check_slot(slot)?;
         self.scratch.forget_lists();
-        let at = slot * self.row_len;
-        edit_in_place(&self.rows, |rows| edit(&mut rows[at..at + self.row_len]))
-            .map_err(failed("change a slot's state"))
+        let row = self.rows.narrow(0, slot, 1);
+        row.and_then(|row| edit_in_place(&row, edit)).map_err(failed("change a slot's state"))
     }
 
     fn check_slot(&self, slot: usize) -> Result<()> {
@@ -131,6 +135,19 @@ impl State {
         }
         Err(Error::Mismatch(format!("there is no slot {slot}: the state has {}", self.n_slots)))
     }
+}
+
+/// \[n_slots, row_len\] of zeros.
+fn zeros((n_slots, row_len): (usize, usize), device: &Device) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(free) = super::op::cuda::free_bytes(device).map_err(failed("size a state"))? {
+        super::device::room(n_slots, 4 * row_len, free)?;
+    }
+    let zeros = match device {
+        Device::Cpu => aligned((n_slots, row_len), |_| ()),
+        _ => Tensor::zeros((n_slots, row_len), DType::F32, device),
+    };
+    zeros.map_err(failed("make a state"))
 }
 
 /// Names what a tensor operation was for.

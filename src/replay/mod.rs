@@ -69,7 +69,9 @@ impl Outcome {
                 _ => Outcome::Damaged,
             },
             Error::Unsupported(_) => Outcome::Misused,
-            Error::Mismatch(_) | Error::Model(_) | Error::Tensor { .. } => Outcome::Unfit,
+            Error::Mismatch(_) | Error::Model(_) | Error::Device(_) | Error::Tensor { .. } => {
+                Outcome::Unfit
+            }
         }
     }
 

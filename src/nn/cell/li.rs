@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 use pulp::{Simd, WithSimd};
 
-use super::{Cell, CellKind, Parameter, ParameterKind, Parameters, per_step};
+use super::{Cell, CellKind, MAX_CONSTANTS, Parameter, ParameterKind, Parameters, per_step};
 use crate::nn::op::level::Level;
 
 pub(super) const KIND: CellKind = CellKind {
@@ -78,6 +78,10 @@ impl Cell for Li {
 
     fn backward(&self, level: Level, _saved: &[f32], carried: &mut [f32], jump: &mut [f32]) {
         level.run(Backward { cell: *self, carried, jump });
+    }
+
+    fn constants(&self) -> [f32; MAX_CONSTANTS] {
+        [self.membrane_step, self.synapse_step, self.v_leak, 0.0, 0.0, 0.0]
     }
 }
 

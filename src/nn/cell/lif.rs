@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use pulp::{Simd, WithSimd};
 
 use super::surrogate::superspike;
-use super::{Cell, CellKind, Parameter, ParameterKind, Parameters, per_step};
+use super::{Cell, CellKind, MAX_CONSTANTS, Parameter, ParameterKind, Parameters, per_step};
 use crate::nn::op::level::Level;
 
 pub(super) const KIND: CellKind = CellKind {
@@ -117,6 +117,11 @@ impl Cell for Lif {
 
     fn backward(&self, level: Level, saved: &[f32], carried: &mut [f32], jump: &mut [f32]) {
         level.run(Backward { cell: *self, peaks: saved, carried, jump });
+    }
+
+    fn constants(&self) -> [f32; MAX_CONSTANTS] {
+        let Lif { membrane_step, synapse_step, v_leak, v_reset, v_th, alpha } = *self;
+        [membrane_step, synapse_step, v_leak, v_reset, v_th, alpha as f32]
     }
 }
 

@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 
-use super::{Cell, CellKind};
+use super::{Cell, CellKind, MAX_CONSTANTS};
 use crate::nn::op::level::Level;
 
 pub(super) const KIND: CellKind = CellKind {
@@ -42,5 +42,9 @@ impl Cell for Linear {
     fn backward(&self, _level: Level, _saved: &[f32], carried: &mut [f32], jump: &mut [f32]) {
         jump.copy_from_slice(carried);
         carried.fill(0.0);
+    }
+
+    fn constants(&self) -> [f32; MAX_CONSTANTS] {
+        [0.0; MAX_CONSTANTS]
     }
 }

@@ -14,7 +14,7 @@ use candle_core::Tensor;
 
 use super::op::level::Level;
 
-/// All cells.
+/// All cells. On the GPU, `cells.cuh` knows them by their place here.
 pub static CELLS: &[CellKind] = &[lif::KIND, li::KIND, linear::KIND];
 
 /// A row of [`CELLS`]: what a kind of cell is called, what it needs and what it keeps.
@@ -107,7 +107,14 @@ pub trait Cell: Send + Sync {
     /// variables after the window, and is replaced with the one with respect to those before it;
     /// `jump` is set to the gradient with respect to `inputs`, which is that of `recurrent` too.
     fn backward(&self, level: Level, saved: &[f32], carried: &mut [f32], jump: &mut [f32]);
+
+    /// What the cell's equations in `cells.cuh`, which the GPU runs, need of its parameters; 0
+    /// where they need fewer.
+    fn constants(&self) -> [f32; MAX_CONSTANTS];
 }
+
+/// Most constants of a cell on the GPU.
+pub(crate) const MAX_CONSTANTS: usize = 6;
 
 /// A rate's share of one step, rounded once, as a cell uses it.
 fn per_step(rate: f64, dt_s: f64) -> f32 {

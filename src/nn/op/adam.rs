@@ -58,6 +58,23 @@ impl AdamStep {
         }
     }
 
+    /// The numbers, in the order of the GPU's kernel.
+    #[cfg(feature = "kernel-host")]
+    pub fn numbers(&self) -> [f32; 8] {
+        let AdamStep { mean_share, square_decay, square_share, root_correction, .. } = *self;
+        let AdamStep { epsilon, step_size, weight_decay, gradient_scale, .. } = *self;
+        [
+            mean_share,
+            square_decay,
+            square_share,
+            root_correction,
+            epsilon,
+            step_size,
+            weight_decay,
+            gradient_scale,
+        ]
+    }
+
     /// Steps a part of the weights; all slices have one length, a multiple of 16.
     pub fn run(self, level: Level, part: AdamPart<'_>) {
         level.run(Kernel { step: self, part });

@@ -61,10 +61,10 @@ struct SampleLayer<'a> {
 
 /// The batch's frames by address: the rows in which each was active, ascending, and its counts.
 #[derive(Default)]
-struct Columns {
-    ends: Vec<u32>,
-    rows: Vec<u32>,
-    counts: Vec<u16>,
+pub(super) struct Columns {
+    pub(super) ends: Vec<u32>,
+    pub(super) rows: Vec<u32>,
+    pub(super) counts: Vec<u16>,
 }
 
 /// Working memory of one thread.
@@ -134,6 +134,15 @@ fn stored(rows: &[f32], layer: &Layer, out: &mut Floats) {
         for (neuron, weight) in row[..layer.neurons].iter().enumerate() {
             out[neuron * pitch + input] = *weight;
         }
+    }
+}
+
+#[cfg(feature = "kernel-host")]
+impl Back {
+    /// All matrices, one after another.
+    pub fn flat(&self) -> Vec<f32> {
+        let of = |layer: &BackLayer| [&layer.input[..], &layer.recurrent].concat();
+        self.layers.iter().flat_map(of).collect()
     }
 }
 
@@ -327,7 +336,7 @@ impl Columns {
     }
 
     /// Sorts the batch's entries by address, in each by row.
-    fn transpose(&mut self, inputs: usize, batch: &[TrainingSample<'_>]) {
+    pub(super) fn transpose(&mut self, inputs: usize, batch: &[TrainingSample<'_>]) {
         self.ends.clear();
         self.ends.resize(inputs + 2, 0);
         let n_entries = batch.iter().map(|sample| sample.frames.entries()).sum();

@@ -91,10 +91,30 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Edit<F> {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        values: &mut candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("an edit in place needs contiguous float32 values")
+        };
+        let device = values.device.clone();
+        let mut there = values.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
+        let mut here = device.clone_dtoh(&there)?;
+        if let Some(edit) = self.0.take() {
+            edit(&mut here);
+        }
+        device.memcpy_htod(&here, &mut there)?;
+        // the copy goes on while `here` is about to be freed
+        candle_core::backend::BackendDevice::synchronize(&device)
+    }
 }
 
 /// Working memory of a state's rollouts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Scratch {
     /// The widest layer's sums of inputs.
     pub inputs: Vec<f32>,
@@ -103,6 +123,11 @@ pub(crate) struct Scratch {
     /// For each layer the neurons that fired in the last window of [`Scratch::lists_are_of`].
     pub lists: Vec<SpikeList>,
     slot: Option<usize>,
+    /// The plan as a kernel reads it.
+    #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+    pub packing: super::packed::PackedPlan,
+    #[cfg(feature = "cuda")]
+    pub staging: super::cuda::Staging,
 }
 
 /// The neurons of a layer that fired, ascending.
@@ -129,6 +154,10 @@ impl Scratch {
             recurrent: vec![0.0; widest],
             lists: lists.collect(),
             slot: None,
+            #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+            packing: Default::default(),
+            #[cfg(feature = "cuda")]
+            staging: Default::default(),
         }
     }
 

@@ -5,15 +5,25 @@
 
 pub(crate) mod adam;
 pub(crate) mod bptt;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod gather;
+#[cfg(feature = "kernel-host")]
+pub(crate) mod host;
+#[cfg(feature = "kernel-host")]
+pub(crate) mod host_bptt;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+mod launch;
 pub(crate) mod level;
 pub(crate) mod memory;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+pub(crate) mod packed;
 mod spikes;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, bail};
 
 pub(crate) use gather::Active;
 use gather::Gather;
@@ -36,6 +46,12 @@ pub(crate) struct Chain {
     /// Length of a window's padded row of values kept for the gradient.
     pub saved_len: usize,
     pub level: Level,
+    /// Steps in place of the CPU's own walk.
+    #[cfg(feature = "kernel-host")]
+    pub kernel: Option<host::HostKernel>,
+    /// Steps where the weights are on a GPU.
+    #[cfg(feature = "cuda")]
+    pub cuda: Option<cuda::CudaKernel>,
 }
 
 /// One layer of the chain.
@@ -103,12 +119,44 @@ impl InplaceOp1 for Rollout<'_> {
             bail!("rollout needs contiguous float32 weights")
         };
         let Ok(mut job) = self.job.try_borrow_mut() else { bail!("rollout runs once at a time") };
-        self.chain.walk(&weights[first..last], &mut state[start..end], &mut job);
+        let (weights, state) = (&weights[first..last], &mut state[start..end]);
+        #[cfg(feature = "kernel-host")]
+        if let Some(kernel) = &self.chain.kernel {
+            return kernel.walk(self.chain, weights, state, &mut job);
+        }
+        self.chain.walk(weights, state, &mut job);
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        state: &mut candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let Some(kernel) = &self.chain.cuda else { bail!("the network is not on the GPU") };
+        let Ok(mut job) = self.job.try_borrow_mut() else { bail!("rollout runs once at a time") };
+        kernel.walk(self.chain, state, layout, &mut job)
     }
 }
 
 impl Chain {
+    /// Moves the weights to a device, and readies its kernel.
+    pub fn move_to(&mut self, device: &Device) -> candle_core::Result<()> {
+        self.weights = self.weights.to_device(device)?;
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = device {
+            self.cuda = Some(cuda::CudaKernel::new(self, device)?);
+        }
+        Ok(())
+    }
+
+    /// Values of the last layer's output.
+    #[cfg(any(feature = "cuda", feature = "kernel-host"))]
+    fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.neurons)
+    }
+
     fn walk(&self, weights: &[f32], state: &mut [f32], job: &mut Job<'_>) {
         for step in job.plan {
             let SlotFrames { slot, frames } = &job.slots[step.slot_index as usize];
