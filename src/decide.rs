@@ -30,6 +30,9 @@ pub enum Readout {
     Ema(u64),
 }
 
+/// Most windows or events that a state may have counted.
+pub const MAX_COUNTED: u64 = 1 << 62;
+
 /// Longest span of a sliding maximum.
 pub const MAX_READOUT_WINDOWS: u64 = 10_000;
 
@@ -112,10 +115,24 @@ pub fn format_time_us(t_us: u64) -> String {
 #[derive(Clone, Debug)]
 pub struct RunningReadout {
     kind: Kind,
-    n: u64,
-    logits: Vec<f32>,
-    sums: Vec<f64>,
-    history: Vec<f32>,
+    at: ReadoutState,
+}
+
+/// Where a readout stands in its segment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadoutState {
+    /// Windows so far.
+    pub n: u64,
+    /// After the last of them, one a class.
+    #[serde(skip)]
+    pub logits: Vec<f32>,
+    /// Of all voltages, one a class, where the readout is their mean; else 0.
+    #[serde(skip)]
+    pub sums: Vec<f64>,
+    /// The voltages of the windows that a sliding maximum runs over, overwritten in turn.
+    #[serde(skip)]
+    pub history: Vec<f32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,60 +162,87 @@ impl RunningReadout {
         let kept = if let Kind::MaxOver { windows } = kind { windows * n_classes } else { 0 };
         RunningReadout {
             kind,
-            n: 0,
-            logits: vec![0.0; n_classes],
-            sums: vec![0.0; n_classes],
-            history: Vec::with_capacity(kept),
+            at: ReadoutState {
+                n: 0,
+                logits: vec![0.0; n_classes],
+                sums: vec![0.0; n_classes],
+                history: Vec::with_capacity(kept),
+            },
         }
+    }
+
+    /// The readout as it stands.
+    pub fn save(&self) -> ReadoutState {
+        self.at.clone()
+    }
+
+    /// Goes on with one that was saved.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when that was of other classes or another kind.
+    pub fn restore(&mut self, saved: &ReadoutState) -> Result<()> {
+        let n_classes = self.at.logits.len();
+        let kept = match self.kind {
+            Kind::MaxOver { windows } => saved.n.min(windows as u64) as usize * n_classes,
+            _ => 0,
+        };
+        let lengths = [saved.logits.len(), saved.sums.len(), saved.history.len()];
+        if lengths != [n_classes, n_classes, kept] || saved.n > MAX_COUNTED {
+            return Err(Error::Mismatch("the state of its readout is not one".to_owned()));
+        }
+        self.at.clone_from(saved);
+        Ok(())
     }
 
     /// A segment begins.
     pub fn reset(&mut self) {
-        self.n = 0;
-        self.logits.fill(0.0);
-        self.sums.fill(0.0);
-        self.history.clear();
+        self.at.n = 0;
+        self.at.logits.fill(0.0);
+        self.at.sums.fill(0.0);
+        self.at.history.clear();
     }
 
     /// Takes the voltages after one window and gives the logits.
     pub fn push(&mut self, voltages: &[f32]) -> &[f32] {
-        self.n += 1;
+        self.at.n += 1;
         match self.kind {
-            Kind::Last => self.logits.copy_from_slice(voltages),
-            Kind::Max if self.n == 1 => self.logits.copy_from_slice(voltages),
+            Kind::Last => self.at.logits.copy_from_slice(voltages),
+            Kind::Max if self.at.n == 1 => self.at.logits.copy_from_slice(voltages),
             Kind::Max => {
-                for (logit, v) in self.logits.iter_mut().zip(voltages) {
+                for (logit, v) in self.at.logits.iter_mut().zip(voltages) {
                     *logit = logit.max(*v);
                 }
             }
             Kind::MaxOver { windows } => self.slide(windows, voltages),
             Kind::Mean => {
-                for ((logit, sum), v) in self.logits.iter_mut().zip(&mut self.sums).zip(voltages) {
+                for ((logit, sum), v) in
+                    self.at.logits.iter_mut().zip(&mut self.at.sums).zip(voltages)
+                {
                     *sum += f64::from(*v);
-                    *logit = (*sum / self.n as f64) as f32;
+                    *logit = (*sum / self.at.n as f64) as f32;
                 }
             }
             Kind::Ema { share } => {
-                for (logit, v) in self.logits.iter_mut().zip(voltages) {
+                for (logit, v) in self.at.logits.iter_mut().zip(voltages) {
                     *logit += share * (*v - *logit);
                 }
             }
         }
-        &self.logits
+        &self.at.logits
     }
 
     /// The order of the kept rows does not matter to their maximum, so they are overwritten in turn.
     fn slide(&mut self, windows: usize, voltages: &[f32]) {
         let n_classes = voltages.len();
-        let row = ((self.n - 1) % windows as u64) as usize * n_classes;
-        if row == self.history.len() {
-            self.history.extend_from_slice(voltages);
+        let row = ((self.at.n - 1) % windows as u64) as usize * n_classes;
+        if row == self.at.history.len() {
+            self.at.history.extend_from_slice(voltages);
         } else {
-            self.history[row..row + n_classes].copy_from_slice(voltages);
+            self.at.history[row..row + n_classes].copy_from_slice(voltages);
         }
-        self.logits.fill(f32::NEG_INFINITY);
-        for row in self.history.chunks_exact(n_classes) {
-            for (logit, v) in self.logits.iter_mut().zip(row) {
+        self.at.logits.fill(f32::NEG_INFINITY);
+        for row in self.at.history.chunks_exact(n_classes) {
+            for (logit, v) in self.at.logits.iter_mut().zip(row) {
                 *logit = logit.max(*v);
             }
         }
@@ -221,7 +265,8 @@ pub fn verdict(logits: &[f32]) -> (u16, f32) {
 
 /// What silence means: how few events make a window quiet, and how many such windows end a
 /// segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Silence {
     /// A window with at most so many events is quiet.
     pub quiet_events: u32,
@@ -243,7 +288,8 @@ pub struct Turn {
 }
 
 /// Where a stream stands between activity and silence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Activity {
     open: bool,
     fresh: bool,
@@ -257,6 +303,11 @@ impl Default for Activity {
 }
 
 impl Activity {
+    /// Whether a stream could stand like this.
+    pub fn is_sound(&self) -> bool {
+        self.quiet_run <= MAX_COUNTED
+    }
+
     /// The next window, with its number of events; `restart` where its clock is a new one.
     pub fn turn(&mut self, silence: &Silence, events: u32, restart: bool) -> Turn {
         let mut ends = false;
@@ -286,7 +337,8 @@ pub const NAMING_WINDOWS: u64 = 5;
 
 /// The segment that a stream is in. Its label, end and counts are those of its last window that
 /// was not quiet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OpenSegment {
     from_us: u64,
     windows: u64,
@@ -332,6 +384,14 @@ impl OpenSegment {
             self.settled = Segment { from_us, to_us, verdict, windows, events };
         }
         verdict
+    }
+
+    /// Whether a segment among so many classes could stand like this.
+    pub fn is_sound(&self, n_classes: usize) -> bool {
+        let Self { windows, events, least_windows, settled, .. } = *self;
+        let counted = [windows, events, least_windows, settled.windows, settled.events];
+        let class = settled.verdict.class.is_none_or(|class| usize::from(class) < n_classes);
+        class && counted.iter().all(|n| *n <= MAX_COUNTED)
     }
 
     /// The segment as it is written when it ends.

@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
-use crate::prediction::{Losses, Record, Records};
-use crate::ring::{FrameReceiver, FrameSender, Item, StreamEnd, ring};
-use crate::session::Session;
+use crate::prediction::{Losses, Record, Records, Totals};
+use crate::ring::{FrameReceiver, FrameSender, Item, Saver, StreamEnd, ring};
+use crate::session::{Session, SlotState};
 use crate::telemetry::{EngineMeters, StreamMeters};
 
 /// Where the engine's records go.
@@ -36,6 +36,19 @@ pub struct Stream {
     pub id: u64,
     /// Its name in records.
     pub name: String,
+}
+
+/// Where a stream that was saved goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// Its slot.
+    pub slot: SlotState,
+    /// What ingest had counted.
+    pub counted: Totals,
+    /// The part of it that windows had told.
+    pub told: Totals,
+    /// What came after it was saved is lost.
+    pub restarted: bool,
 }
 
 /// What a turn of the engine came to.
@@ -74,6 +87,7 @@ struct Opened {
     frames: FrameReceiver,
     room: Sender<()>,
     meters: StreamMeters,
+    resumed: Option<Box<Resumed>>,
 }
 
 impl Port {
@@ -83,20 +97,29 @@ impl Port {
     /// # Errors
     /// When the engine is gone.
     pub fn open(&self, name: &str) -> std::result::Result<Feed, EngineGone> {
-        self.open_in(name, name)
+        self.open_in(name, name, None)
     }
 
-    /// Opens a stream whose meters are in the series of another name.
+    /// Opens a stream whose meters are in the series of another name, or one that goes on where it
+    /// was saved. The engine fails where its session cannot restore what was saved.
     ///
     /// # Errors
     /// When the engine is gone.
-    pub fn open_in(&self, name: &str, series: &str) -> std::result::Result<Feed, EngineGone> {
+    pub fn open_in(
+        &self,
+        name: &str,
+        series: &str,
+        resumed: Option<Box<Resumed>>,
+    ) -> std::result::Result<Feed, EngineGone> {
         let (sender, receiver) = ring();
         let (room_in, room) = bounded(1);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let stream = Stream { id, name: name.to_owned() };
-        let meters = StreamMeters::new(series);
-        let opened = Opened { stream, frames: receiver, room: room_in, meters };
+        let mut meters = StreamMeters::new(series);
+        if let Some(Resumed { counted, told, restarted, .. }) = resumed.as_deref() {
+            meters.resume(*counted, *told, *restarted);
+        }
+        let opened = Opened { stream, frames: receiver, room: room_in, meters, resumed };
         self.streams.send(opened).map_err(|_| EngineGone)?;
         Ok(Feed { id, frames: sender, bell: self.bell.clone(), room })
     }
@@ -120,8 +143,16 @@ impl Feed {
                 *frames = back;
                 false
             }
-            Err(Item::End(_)) => false,
+            Err(Item::Save(_) | Item::End(_)) => false,
         }
+    }
+
+    /// Has the state of the stream's slot taken after all that was handed on, if the ring has
+    /// room; says whether.
+    pub fn save(&mut self, take: impl FnOnce(SlotState) + Send + 'static) -> bool {
+        let asked = self.frames.try_send(Item::Save(Saver(Box::new(take)))).is_ok();
+        let _ = self.bell.try_send(());
+        asked
     }
 
     /// Whether the engine has taken all that was handed on.
@@ -225,9 +256,12 @@ impl Engine {
     /// # Errors
     /// When a step fails.
     pub fn turn(&mut self, outlet: &mut dyn Outlet) -> Result<Turn> {
-        self.admit();
-        self.gather();
+        self.admit()?;
+        let saved = self.gather()?;
         if self.brought.is_empty() && self.ended.is_empty() {
+            if saved {
+                return Ok(Turn::Worked);
+            }
             let alone = self.waiting.is_empty() && self.slots.iter().all(Option::is_none);
             return Ok(if alone && self.closed { Turn::Over } else { Turn::Idle });
         }
@@ -242,7 +276,7 @@ impl Engine {
     }
 
     /// Gives waiting streams the free slots.
-    fn admit(&mut self) {
+    fn admit(&mut self) -> Result<()> {
         loop {
             match self.streams.try_recv() {
                 Ok(opened) => self.waiting.push_back(opened),
@@ -252,14 +286,21 @@ impl Engine {
                 }
             }
         }
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = self.waiting.pop_front();
+        for (k, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
+            let Some(mut opened) = self.waiting.pop_front() else { break };
+            if let Some(resumed) = opened.resumed.take() {
+                self.session.restore(k, &resumed.slot)?;
+            }
+            *slot = Some(opened);
         }
         self.meters.streams(self.slots.iter().flatten().count());
+        Ok(())
     }
 
-    /// Takes one batch, or the end, of each stream that has something.
-    fn gather(&mut self) {
+    /// Takes one batch, or the end, of each stream that has something; says whether a state was
+    /// asked for.
+    fn gather(&mut self) -> Result<bool> {
+        let mut saved = false;
         for (slot, stream) in self.slots.iter_mut().enumerate() {
             let Some(Opened { frames, room, meters, .. }) = stream else { continue };
             match frames.try_recv() {
@@ -270,6 +311,11 @@ impl Engine {
                     meters.windows(batch.len() as u64, events, losses);
                     meters.ring(batch.len());
                     self.brought.push(SlotFrames { slot, frames: batch });
+                }
+                // What came before it was stepped in an earlier turn.
+                Some(Item::Save(Saver(take))) => {
+                    take(self.session.save(slot)?);
+                    saved = true;
                 }
                 Some(Item::End(end)) => {
                     meters.raise_to(&end.totals);
@@ -285,6 +331,7 @@ impl Engine {
             // A token that is there already says the same.
             let _ = room.try_send(());
         }
+        Ok(saved)
     }
 
     fn step(&mut self) -> Result<()> {

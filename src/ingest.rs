@@ -3,13 +3,17 @@
 //! A function of the bytes alone; whoever holds the file or the socket feeds it. Knows no thread
 //! and no ring.
 
-use crate::codec::{AnyDecoder, DatagramFormat, Decoder, DecoderOptions, Format, Need, Tally};
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{
+    AnyDecoder, DatagramFormat, Decoder, DecoderOptions, Format, Need, StreamClock, Tally,
+};
+use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
 use crate::prediction::{Losses, Totals};
 use crate::view::{View, ViewSpec};
-use crate::window::{WindowConfig, Windower, is_full};
+use crate::window::{WindowConfig, Windower, WindowerState, is_full};
 
 /// How a stream is read.
 #[derive(Clone, Copy, Default)]
@@ -53,6 +57,17 @@ pub struct Ingest {
     /// So many events in a row came from `to_us` on.
     beyond: u64,
     malformed: u64,
+}
+
+/// A stream between two events, as [`Ingest::save`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestState {
+    /// Its windows.
+    pub windower: WindowerState,
+    clock: Option<StreamClock>,
+    first_us: Option<u64>,
+    unused: u64,
 }
 
 impl Ingest {
@@ -158,6 +173,33 @@ impl Ingest {
         let emitted = if frames.is_empty() { Ok(()) } else { emit(&mut frames) };
         self.frames = frames;
         emitted.and(ended)
+    }
+
+    /// The stream as it stands after its last event, all of which were cut. Bytes that are no
+    /// whole event yet are no part of it.
+    pub fn save(&self) -> IngestState {
+        IngestState {
+            windower: self.windower.save(),
+            clock: self.decoder.save(),
+            first_us: self.first_us,
+            unused: self.unused,
+        }
+    }
+
+    /// Goes on with a stream that was saved; before the first byte. Bytes come with a header of
+    /// their own.
+    ///
+    /// # Errors
+    /// As [`Windower::restore`].
+    pub fn restore(&mut self, saved: &IngestState) -> Result<()> {
+        if saved.clock.as_ref().is_some_and(|own| own.clock.round_us > Event::MAX_T_US) {
+            return Err(Error::Mismatch("the state of its clock is not one".to_owned()));
+        }
+        self.windower.restore(&saved.windower)?;
+        self.decoder.restore(saved.clock.clone());
+        self.first_us = saved.first_us;
+        self.unused = saved.unused;
+        Ok(())
     }
 
     /// What was counted so far over all passes.

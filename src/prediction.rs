@@ -2,8 +2,11 @@
 //!
 //! Knows no model, no text and no socket.
 
+use serde::{Deserialize, Serialize};
+
 /// Events that did not reach the network, by cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Losses {
     /// Events before the open window.
     pub late: u64,
@@ -36,8 +39,18 @@ impl std::ops::AddAssign for Losses {
     }
 }
 
+impl std::ops::SubAssign for Losses {
+    fn sub_assign(&mut self, other: Losses) {
+        self.late -= other.late;
+        self.outside -= other.outside;
+        self.overflow -= other.overflow;
+        self.malformed -= other.malformed;
+    }
+}
+
 /// The network's answer: the class of the greatest logit, and its softmax.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Verdict {
     /// Class index; `None` where the answer is not to be named.
     pub class: Option<u16>,
@@ -61,7 +74,8 @@ pub struct Prediction {
 }
 
 /// A span of activity between two silences.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Segment {
     /// Start of its first window.
     pub from_us: u64,
@@ -76,7 +90,8 @@ pub struct Segment {
 }
 
 /// What ingest counted over a whole stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Totals {
     /// Events decoded, lost ones included.
     pub events: u64,

@@ -9,6 +9,7 @@ use ringbuf::{HeapCons, HeapProd, HeapRb};
 use crate::error::{Error, grouped};
 use crate::frame::Frames;
 use crate::prediction::Totals;
+use crate::session::SlotState;
 
 /// Batches that a ring holds; each is bounded by [`crate::window::is_full`].
 pub const CAPACITY: usize = 8;
@@ -18,8 +19,19 @@ pub const CAPACITY: usize = 8;
 pub enum Item {
     /// Windows, in time.
     Frames(Frames),
+    /// Whoever asks is told how the stream stands after the windows before.
+    Save(Saver),
     /// The stream has ended; nothing follows.
     End(StreamEnd),
+}
+
+/// Takes the state of a stream's slot.
+pub struct Saver(pub Box<dyn FnOnce(SlotState) + Send>);
+
+impl std::fmt::Debug for Saver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Saver")
+    }
 }
 
 /// How a stream ended.

@@ -4,8 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::decide::{Activity, OpenSegment, Readout, RunningReadout, Silence, Turn, verdict};
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::{
+    Activity, MAX_COUNTED, OpenSegment, Readout, ReadoutState, RunningReadout, Silence, Turn,
+    verdict,
+};
+use crate::error::{Error, Result};
 use crate::frame::{SlotFrames, Window};
 use crate::model::Model;
 use crate::nn::{Network, PlannedStep, State, Trace};
@@ -13,7 +18,8 @@ use crate::prediction::{Losses, Prediction, Record, Records, Summary, Totals, Ve
 use crate::window::gap_windows;
 
 /// How voltages become answers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rules {
     /// The running readout.
     pub readout: Readout,
@@ -56,6 +62,23 @@ pub struct Session {
 struct Slot {
     activity: Activity,
     readout: RunningReadout,
+    segment: Option<OpenSegment>,
+    verdict: Verdict,
+    windows: u64,
+    segments: u64,
+    losses: Losses,
+}
+
+/// A slot between two windows, as [`Session::save`] gives it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotState {
+    /// The network's state, as [`State::row`] packs it.
+    #[serde(skip)]
+    pub row: Vec<f32>,
+    /// The readout in its segment.
+    pub readout: ReadoutState,
+    activity: Activity,
     segment: Option<OpenSegment>,
     verdict: Verdict,
     windows: u64,
@@ -141,6 +164,42 @@ impl Session {
         }
         let Slot { verdict, windows, segments, .. } = ended;
         out.push(slot, Record::Summary(Summary { verdict, windows, segments, totals }));
+    }
+
+    /// A slot as it stands.
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn save(&self, slot: usize) -> Result<SlotState> {
+        let row = self.state.row(slot)?;
+        let Slot { activity, ref readout, segment, verdict, windows, segments, losses } =
+            self.slots[slot];
+        let readout = readout.save();
+        Ok(SlotState { row, readout, activity, segment, verdict, windows, segments, losses })
+    }
+
+    /// Puts a stream that was saved into a slot.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when it was another network's or other rules', or its numbers cannot
+    /// be; the slot is as it was.
+    pub fn restore(&mut self, slot: usize, saved: &SlotState) -> Result<()> {
+        let n_classes = self.network.outputs();
+        let SlotState { activity, segment, verdict, windows, segments, losses, .. } = *saved;
+        let sound = activity.is_sound()
+            && segment.is_none_or(|segment| segment.is_sound(n_classes))
+            && verdict.class.is_none_or(|class| usize::from(class) < n_classes)
+            && [windows, segments, losses.late, losses.outside, losses.overflow, losses.malformed]
+                .iter()
+                .all(|n| *n <= MAX_COUNTED);
+        if !sound {
+            return Err(Error::Mismatch("the state of its segment is not one".to_owned()));
+        }
+        let mut readout = RunningReadout::new(self.rules.readout, n_classes, self.rules.window_us);
+        readout.restore(&saved.readout)?;
+        self.state.set_row(slot, &saved.row)?;
+        self.slots[slot] = Slot { activity, readout, segment, verdict, windows, segments, losses };
+        Ok(())
     }
 
     fn plan_turns(&mut self, brought: &[SlotFrames]) {

@@ -4,12 +4,16 @@
 //! starts at the first event. Depends on the events alone, never on a clock or on how they were
 //! batched. Knows neither formats nor networks.
 
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 use crate::event::{Event, SensorSize};
 use crate::frame::{Frames, Window};
 use crate::prediction::{Losses, Totals};
 
 /// Where the grid of windows starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// At the first event, as Tonic does.
     #[default]
@@ -19,7 +23,8 @@ pub enum Origin {
 }
 
 /// What becomes of the last window, which no later event has completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Partial {
     /// It counts like any other.
     #[default]
@@ -29,7 +34,8 @@ pub enum Partial {
 }
 
 /// How to cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WindowConfig {
     /// The sensor whose addresses are counted.
     pub sensor: SensorSize,
@@ -57,13 +63,10 @@ pub fn is_full(frames: &Frames) -> bool {
     frames.len() >= BATCH_WINDOWS || frames.entries() >= BATCH_ENTRIES
 }
 
-/// The state of one stream between events.
-pub struct Windower {
-    config: WindowConfig,
-    gap_windows: u64,
-    counts: Vec<u16>,
-    touched: Vec<u64>,
-    active: Vec<u32>,
+/// Where a stream stands between two events, but for what its open window holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
     /// The open window's span, empty before the first event.
     start_us: u64,
     end_us: u64,
@@ -78,16 +81,34 @@ pub struct Windower {
     totals: Totals,
 }
 
-impl Windower {
-    /// A stream that has not begun.
-    pub fn new(config: WindowConfig) -> Self {
-        let addresses = config.sensor.addresses();
-        Windower {
-            gap_windows: gap_windows(config.gap_us, config.window_us),
-            config,
-            counts: vec![0; addresses],
-            touched: vec![0; addresses.div_ceil(64)],
-            active: vec![0; addresses + SPILL],
+/// A stream between two events, as [`Windower::save`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowerState {
+    /// Its clock and what was counted.
+    pub place: Place,
+    /// Active addresses of the open window, ascending.
+    #[serde(skip)]
+    pub addresses: Vec<u32>,
+    /// Their counts, at least 1.
+    #[serde(skip)]
+    pub counts: Vec<u16>,
+}
+
+/// Cuts one stream's events.
+pub struct Windower {
+    config: WindowConfig,
+    gap_windows: u64,
+    counts: Vec<u16>,
+    touched: Vec<u64>,
+    active: Vec<u32>,
+    at: Place,
+}
+
+impl Place {
+    /// Of a stream that has not begun.
+    fn start() -> Self {
+        Place {
             start_us: 0,
             end_us: 0,
             first_of_grid: true,
@@ -102,15 +123,70 @@ impl Windower {
         }
     }
 
+    /// What was counted so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// What was counted without that which the open window will tell.
+    pub fn told(&self) -> Totals {
+        let mut told = self.totals;
+        told.events -= u64::from(self.events) + self.losses.total();
+        told.losses -= self.losses;
+        told
+    }
+
+    /// Counts a restart.
+    pub fn count_restart(&mut self) {
+        self.totals.restarts += 1;
+    }
+
+    /// Whether these are numbers that a windower could have.
+    fn is_sound(&self, window_us: u64) -> bool {
+        let Place { start_us, end_us, first_us, last_us, totals, losses, .. } = *self;
+        let span = if end_us == 0 {
+            start_us == 0
+        } else {
+            end_us.checked_sub(window_us) == Some(start_us)
+        };
+        let counted = [totals.events, totals.duration_us, totals.restarts, self.empty_run];
+        let Losses { late, outside, overflow, malformed } = totals.losses;
+        let lost = [late, outside, overflow, malformed];
+        let all = counted.iter().chain(&lost).chain([&start_us, &last_us]);
+        span && first_us <= last_us
+            && self.late_run < LATE_RUN
+            && all.into_iter().all(|n| *n <= Event::MAX_T_US)
+            && losses.late <= late
+            && losses.outside <= outside
+            && losses.overflow <= overflow
+            && losses.malformed <= malformed
+            && u64::from(self.events).saturating_add(losses.total()) <= totals.events
+    }
+}
+
+impl Windower {
+    /// A stream that has not begun.
+    pub fn new(config: WindowConfig) -> Self {
+        let addresses = config.sensor.addresses();
+        Windower {
+            gap_windows: gap_windows(config.gap_us, config.window_us),
+            config,
+            counts: vec![0; addresses],
+            touched: vec![0; addresses.div_ceil(64)],
+            active: vec![0; addresses + SPILL],
+            at: Place::start(),
+        }
+    }
+
     /// Takes events in order of arrival and emits the windows that they complete. Stops when the
     /// batch is full and returns how many events were taken: call again with the rest.
     pub fn push(&mut self, events: &[Event], out: &mut Frames) -> usize {
         let mut taken = 0;
         while let Some(event) = events.get(taken) {
-            if event.t_us >= self.end_us || event.t_us < self.start_us {
+            if event.t_us >= self.at.end_us || event.t_us < self.at.start_us {
                 if !self.is_open() {
                     self.open_grid(event.t_us);
-                } else if event.t_us < self.start_us {
+                } else if event.t_us < self.at.start_us {
                     self.count_late(event.t_us, out);
                     taken += 1;
                     continue;
@@ -135,34 +211,62 @@ impl Windower {
         if !self.is_open() {
             return;
         }
-        if self.config.partial == Partial::Keep || self.first_of_grid {
+        if self.config.partial == Partial::Keep || self.at.first_of_grid {
             self.close(out);
         } else {
             self.forget_open();
         }
-        self.totals.duration_us += self.last_us - self.first_us;
-        (self.start_us, self.end_us) = (0, 0);
-        self.first_of_grid = true;
-        self.restart = true;
-        self.empty_run = 0;
-        self.late_run = 0;
+        self.at.totals.duration_us += self.at.last_us - self.at.first_us;
+        (self.at.start_us, self.at.end_us) = (0, 0);
+        self.at.first_of_grid = true;
+        self.at.restart = true;
+        self.at.empty_run = 0;
+        self.at.late_run = 0;
     }
 
     /// Forgets the stream, keeps the memory: what follows is a stream that has not begun.
     pub fn reset(&mut self) {
         self.forget_open();
-        (self.start_us, self.end_us) = (0, 0);
-        self.first_of_grid = true;
-        self.losses = Losses::default();
-        self.restart = false;
-        (self.empty_run, self.late_run) = (0, 0);
-        (self.first_us, self.last_us) = (0, 0);
-        self.totals = Totals::default();
+        self.at = Place::start();
+    }
+
+    /// The stream as it stands.
+    pub fn save(&self) -> WindowerState {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        let touched = self.touched.iter().zip((0..).step_by(64)).filter(|(word, _)| **word != 0);
+        let addresses: Vec<u32> =
+            touched.flat_map(|(word, first)| bits(*word).map(move |bit| first + bit)).collect();
+        let counts = addresses.iter().map(|address| self.counts[*address as usize]).collect();
+        WindowerState { place: self.at, addresses, counts }
+    }
+
+    /// Goes on with a stream that was saved.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when it was cut in another way, or its numbers cannot be.
+    pub fn restore(&mut self, saved: &WindowerState) -> Result<()> {
+        let WindowerState { place, addresses, counts } = saved;
+        let within = addresses.iter().all(|address| (*address as usize) < self.counts.len());
+        let ascending = addresses.is_sorted_by(|a, b| a < b);
+        let counted: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+        if !(within && ascending && addresses.len() == counts.len() && !counts.contains(&0))
+            || counted > u64::from(place.events)
+            || !place.is_sound(self.config.window_us)
+        {
+            return Err(Error::Mismatch("the state of its windows is not one".to_owned()));
+        }
+        self.forget_open();
+        for (address, count) in addresses.iter().map(|address| *address as usize).zip(counts) {
+            self.counts[address] = *count;
+            self.touched[address / 64] |= 1 << (address % 64);
+        }
+        self.at = *place;
+        Ok(())
     }
 
     /// Counts events that were lost before they came here; they are events of the stream too.
     pub fn lose(&mut self, losses: Losses) {
-        self.totals.events += losses.total();
+        self.at.totals.events += losses.total();
         self.count_lost(losses);
     }
 
@@ -170,29 +274,29 @@ impl Windower {
     /// overflow, and what they would have told is told by the next window.
     pub fn drop_windows(&mut self, frames: &Frames) {
         for window in frames.windows() {
-            self.losses += window.losses;
-            self.restart |= window.restart;
+            self.at.losses += window.losses;
+            self.at.restart |= window.restart;
             self.count_lost(Losses { overflow: u64::from(window.events), ..Losses::default() });
         }
     }
 
     /// What was counted so far; the duration is that of finished grids.
     pub fn totals(&self) -> Totals {
-        self.totals
+        self.at.totals
     }
 
     fn is_open(&self) -> bool {
-        self.end_us > 0
+        self.at.end_us > 0
     }
 
     fn count_lost(&mut self, losses: Losses) {
-        self.losses += losses;
-        self.totals.losses += losses;
+        self.at.losses += losses;
+        self.at.totals.losses += losses;
     }
 
     fn open_grid(&mut self, t_us: u64) {
         let window_us = self.config.window_us;
-        self.start_us = match self.config.origin {
+        self.at.start_us = match self.config.origin {
             Origin::First => t_us,
             Origin::At(origin) if t_us >= origin => t_us - (t_us - origin) % window_us,
             Origin::At(origin) => {
@@ -200,30 +304,30 @@ impl Windower {
                 origin.saturating_sub(before)
             }
         };
-        self.end_us = self.start_us + window_us;
-        (self.first_us, self.last_us) = (t_us, t_us);
+        self.at.end_us = self.at.start_us + window_us;
+        (self.at.first_us, self.at.last_us) = (t_us, t_us);
     }
 
     fn count_late(&mut self, t_us: u64, out: &mut Frames) {
-        self.totals.events += 1;
+        self.at.totals.events += 1;
         self.count_lost(Losses { late: 1, ..Losses::default() });
-        let long_ago = self.start_us - t_us > self.config.gap_us;
-        self.late_run = if long_ago { self.late_run + 1 } else { 0 };
-        if self.late_run == LATE_RUN {
-            self.totals.restarts += 1;
+        let long_ago = self.at.start_us - t_us > self.config.gap_us;
+        self.at.late_run = if long_ago { self.at.late_run + 1 } else { 0 };
+        if self.at.late_run == LATE_RUN {
+            self.at.totals.restarts += 1;
             self.finish(out);
         }
     }
 
     /// Counts the leading events that lie in the open window, at least one.
     fn count_run(&mut self, events: &[Event]) -> usize {
-        let may_saturate = self.events as usize + events.len() > usize::from(u16::MAX);
+        let may_saturate = self.at.events as usize + events.len() > usize::from(u16::MAX);
         let Run { taken, lost, saturated } =
             if may_saturate { self.count::<true>(events) } else { self.count::<false>(events) };
-        self.late_run = 0;
+        self.at.late_run = 0;
         let inside = taken as u64 - lost - saturated;
-        self.events = self.events.saturating_add(inside as u32);
-        self.totals.events += taken as u64;
+        self.at.events = self.at.events.saturating_add(inside as u32);
+        self.at.totals.events += taken as u64;
         if lost + saturated > 0 {
             self.count_lost(Losses { outside: lost, overflow: saturated, ..Losses::default() });
         }
@@ -235,7 +339,7 @@ impl Windower {
     #[inline(always)]
     fn count<const MAY_SATURATE: bool>(&mut self, events: &[Event]) -> Run {
         let WindowConfig { sensor, window_us, .. } = self.config;
-        let (start_us, mut last_us) = (self.start_us, self.last_us);
+        let (start_us, mut last_us) = (self.at.start_us, self.at.last_us);
         let (counts, touched) = (&mut *self.counts, &mut *self.touched);
         let mut run = Run { taken: events.len(), lost: 0, saturated: 0 };
         for (k, event) in events.iter().enumerate() {
@@ -255,42 +359,42 @@ impl Windower {
             counts[address] = counts[address].wrapping_add(1);
             touched[address / 64] |= 1 << (address % 64);
         }
-        self.last_us = last_us;
+        self.at.last_us = last_us;
         run
     }
 
     /// Closes windows until `t_us` lies in the open one. Says whether that was reached before
     /// the batch was full.
     fn close_until(&mut self, t_us: u64, out: &mut Frames) -> bool {
-        while t_us >= self.end_us {
+        while t_us >= self.at.end_us {
             if is_full(out) {
                 return false;
             }
             self.close(out);
-            self.first_of_grid = false;
-            self.start_us = self.end_us;
-            if self.empty_run > self.gap_windows {
-                self.start_us +=
-                    (t_us - self.start_us) / self.config.window_us * self.config.window_us;
+            self.at.first_of_grid = false;
+            self.at.start_us = self.at.end_us;
+            if self.at.empty_run > self.gap_windows {
+                self.at.start_us +=
+                    (t_us - self.at.start_us) / self.config.window_us * self.config.window_us;
             }
-            self.end_us = self.start_us + self.config.window_us;
+            self.at.end_us = self.at.start_us + self.config.window_us;
         }
         true
     }
 
     fn close(&mut self, out: &mut Frames) {
-        self.empty_run = if self.events == 0 { self.empty_run + 1 } else { 0 };
-        if self.empty_run > self.gap_windows {
+        self.at.empty_run = if self.at.events == 0 { self.at.empty_run + 1 } else { 0 };
+        if self.at.empty_run > self.gap_windows {
             return;
         }
         let active = active_addresses(&mut self.touched, &mut self.active);
         out.take(active, &mut self.counts);
         out.close(Window {
-            t_start_us: self.start_us,
-            t_end_us: self.end_us,
-            events: std::mem::take(&mut self.events),
-            restart: std::mem::take(&mut self.restart),
-            losses: std::mem::take(&mut self.losses),
+            t_start_us: self.at.start_us,
+            t_end_us: self.at.end_us,
+            events: std::mem::take(&mut self.at.events),
+            restart: std::mem::take(&mut self.at.restart),
+            losses: std::mem::take(&mut self.at.losses),
         });
     }
 
@@ -298,7 +402,7 @@ impl Windower {
         for address in active_addresses(&mut self.touched, &mut self.active) {
             self.counts[*address as usize] = 0;
         }
-        self.events = 0;
+        self.at.events = 0;
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
@@ -14,7 +14,7 @@ use super::{Common, OutputArg, exit, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
 use crate::serve::{
-    About, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, UdpSource, run,
+    About, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, UdpSource, run,
 };
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   dvs-stream serve --port 7000
   nc -N 127.0.0.1 7000 < fixtures/deck.aedat4          its predictions, a line each
   dvs-stream serve --unix /run/dvs-stream.sock --max-streams 8
+  dvs-stream serve --port 7000 --state-dir states       named streams go on after a restart
   dvs-stream serve --udp 3333=faery-t64 --output jsonl  each sender's records on standard output";
 
 /// Classify live streams: clients send events, running predictions come back
@@ -50,6 +51,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    states: StateArgs,
+    #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     answers: AnswerArgs,
@@ -57,6 +60,30 @@ pub struct ServeArgs {
     decoder: DecoderArgs,
     #[command(flatten)]
     view: ViewArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "States of named streams")]
+struct StateArgs {
+    /// Folder for the states of named streams: one that comes back goes on where it was
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How often the states of open streams are written, besides when they end; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = args::parse_time)]
+    snapshot_every: u64,
+    /// A stream that comes back later starts afresh
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = args::parse_time)]
+    resume_within: u64,
+}
+
+impl StateArgs {
+    /// Where states are kept, and a folder for them.
+    fn keeping(&self) -> anyhow::Result<Option<Keeping>> {
+        let within = Duration::from_micros(self.resume_within);
+        let keeping = self.state_dir.clone().map(|folder| Keeping { folder, within });
+        keeping.as_ref().map_or(Ok(()), Keeping::prepare).context("--state-dir")?;
+        Ok(keeping)
+    }
 }
 
 #[derive(Args)]
@@ -115,7 +142,7 @@ enum OverflowArg {
 }
 
 impl LimitArgs {
-    fn limits(&self) -> Limits {
+    fn limits(&self, states: &StateArgs) -> Limits {
         let max_streams = usize::from(self.max_streams);
         Limits {
             max_streams,
@@ -131,6 +158,7 @@ impl LimitArgs {
             patience: Duration::from_micros(self.patience),
             metrics_retention: Duration::from_micros(self.metrics_retention),
             shutdown_timeout: Duration::from_micros(self.shutdown_timeout),
+            snapshot_every: Duration::from_micros(states.snapshot_every),
             ..Limits::default()
         }
     }
@@ -177,7 +205,8 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
             partial: Partial::Keep,
         },
         rules,
-        limits: args.limits.limits(),
+        keeping: args.states.keeping()?,
+        limits: args.limits.limits(&args.states),
     };
     let mut notice = |notice: Notice| match notice {
         Notice::Listening(what) => {

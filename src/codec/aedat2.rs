@@ -7,7 +7,9 @@ use super::carry::Carry;
 use super::chips::{CHIPS, Chip, Layout, parse_size};
 use super::clock::Unwrap32;
 use super::header::HeaderLines;
-use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
+use super::{
+    Clock, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally,
+};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor, SensorSize};
 
@@ -216,6 +218,14 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
             }
         }
         Ok(Need::More)
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        Some(self.clock.save())
+    }
+
+    fn set_clock(&mut self, clock: Clock) {
+        self.clock.restore(clock);
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {

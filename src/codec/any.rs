@@ -1,7 +1,9 @@
 //! A decoder of whatever comes: holds the first bytes until their format is known, then is that
 //! format's decoder.
 
-use super::{DatagramFormat, Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
+use serde::{Deserialize, Serialize};
+
+use super::{Clock, DatagramFormat, Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor, SensorSize};
 
@@ -9,7 +11,19 @@ use crate::event::{Event, Sensor, SensorSize};
 pub struct AnyDecoder {
     options: DecoderOptions,
     name: Option<String>,
+    /// Of a stream that is gone on with, until its format is known.
+    clock: Option<StreamClock>,
     stage: Stage,
+}
+
+/// A clock that runs over, and the format whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamClock {
+    /// Name of the format.
+    pub format: String,
+    /// Where it stands.
+    pub clock: Clock,
 }
 
 enum Stage {
@@ -22,21 +36,21 @@ impl AnyDecoder {
     /// For a stream of a known format.
     pub fn of(format: &'static Format, options: &DecoderOptions) -> Self {
         let stage = Stage::Decoding { format, decoder: (format.decoder)(options) };
-        AnyDecoder { options: *options, name: None, stage }
+        AnyDecoder { options: *options, name: None, clock: None, stage }
     }
 
     /// For a stream whose format is to be told by its bytes, and where they have no mark by the
     /// extension of its name.
     pub fn probing(name: Option<&str>, options: &DecoderOptions) -> Self {
         let name = name.map(str::to_owned);
-        AnyDecoder { options: *options, name, stage: Stage::Probing(Vec::new()) }
+        AnyDecoder { options: *options, name, clock: None, stage: Stage::Probing(Vec::new()) }
     }
 
     /// For one sender's datagrams: each feed is one of them, and none fails. The sensor, where it
     /// is known, tells whose addresses they hold.
     pub fn datagrams(format: &DatagramFormat, sensor: Option<SensorSize>) -> Self {
         let stage = Stage::Datagrams((format.decoder)(sensor));
-        AnyDecoder { options: DecoderOptions::default(), name: None, stage }
+        AnyDecoder { options: DecoderOptions::default(), name: None, clock: None, stage }
     }
 
     /// The format, once it is known; none for datagrams.
@@ -44,6 +58,30 @@ impl AnyDecoder {
         match &self.stage {
             Stage::Decoding { format, .. } => Some(*format),
             Stage::Probing(_) | Stage::Datagrams(_) => None,
+        }
+    }
+
+    /// Where the stream's clock stands, where it is one that runs over.
+    pub fn save(&self) -> Option<StreamClock> {
+        match &self.stage {
+            Stage::Probing(_) => self.clock.clone(),
+            Stage::Decoding { format, decoder } => {
+                let format = format.name.to_owned();
+                decoder.clock().map(|clock| StreamClock { format, clock })
+            }
+            Stage::Datagrams(_) => None,
+        }
+    }
+
+    /// Goes on with the clock of a stream that was saved, if this one is of the same format;
+    /// before the first feed.
+    pub fn restore(&mut self, saved: Option<StreamClock>) {
+        match (&mut self.stage, saved) {
+            (Stage::Probing(_), saved) => self.clock = saved,
+            (Stage::Decoding { format, decoder }, Some(saved)) if saved.format == format.name => {
+                decoder.set_clock(saved.clock);
+            }
+            _ => (),
         }
     }
 
@@ -71,6 +109,10 @@ impl AnyDecoder {
         };
         let held = std::mem::take(held);
         let mut decoder = (format.decoder)(&self.options);
+        if let Some(StreamClock { clock, .. }) = self.clock.take_if(|own| own.format == format.name)
+        {
+            decoder.set_clock(clock);
+        }
         let fed = decoder.feed(&held, out);
         self.stage = Stage::Decoding { format, decoder };
         fed

@@ -2,6 +2,20 @@
 //!
 //! Knows no format: it is given the 32 bits of one event after another.
 
+use serde::{Deserialize, Serialize};
+
+/// Where a clock that runs over stands, for a decoder that goes on with another's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Time of the rounds so far, in µs.
+    pub round_us: u64,
+    /// Last time within a round that set it.
+    pub last: u32,
+    /// Times far ahead of it, which it has not followed yet.
+    pub n_ahead: u32,
+}
+
 /// Turns a clock of 32 bits that runs over every 71.6 minutes into one of 64 bits.
 ///
 /// The clock has run over only where it falls from its last quarter to its first. An event from
@@ -27,6 +41,17 @@ impl Unwrap32 {
     pub(super) fn new() -> Self {
         // From the third quarter every first time is taken as it stands.
         Unwrap32 { round_us: 0, last: 0x8000_0000, n_ahead: 0 }
+    }
+
+    /// Where it stands.
+    pub(super) fn save(&self) -> Clock {
+        Clock { round_us: self.round_us, last: self.last, n_ahead: self.n_ahead }
+    }
+
+    /// Stands where another did.
+    pub(super) fn restore(&mut self, clock: Clock) {
+        let Clock { round_us, last, n_ahead } = clock;
+        *self = Unwrap32 { round_us, last, n_ahead };
     }
 
     /// The last time that set the clock: times of its quarter are `round_us() + t`.
@@ -88,6 +113,18 @@ mod tests {
         ];
         for (times, expected) in cases {
             assert_eq!(unwrapped(times), *expected, "{times:x?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_goes_on_where_it_was_left() {
+        let times = [0xF000_0000, 3, 0xFFFF_FFFE, 0x5000_0000, 0xF000_0000, 9];
+        for cut in 0..times.len() {
+            let (mut first, mut second) = (Unwrap32::new(), Unwrap32::new());
+            let mut told: Vec<u64> = times[..cut].iter().map(|&t| first.unwrap(t)).collect();
+            second.restore(first.save());
+            told.extend(times[cut..].iter().map(|&t| second.unwrap(t)));
+            assert_eq!(told, unwrapped(&times), "{cut}");
         }
     }
 

@@ -22,7 +22,8 @@ pub mod probe;
 mod records;
 mod spif;
 
-pub use any::AnyDecoder;
+pub use any::{AnyDecoder, StreamClock};
+pub use clock::Clock;
 pub use datagram::{
     DATAGRAMS, DatagramEncoder, DatagramFormat, DatagramOptions, datagrams_by_name,
 };
@@ -61,6 +62,16 @@ pub trait Decoder: Send {
     /// carry none.
     fn arrived(&mut self, t_us: u64) {
         let _ = t_us;
+    }
+
+    /// Where the clock of its events stands, where theirs runs over.
+    fn clock(&self) -> Option<Clock> {
+        None
+    }
+
+    /// Goes on with the clock of a decoder of the same format; before the first feed.
+    fn set_clock(&mut self, clock: Clock) {
+        let _ = clock;
     }
 
     /// The stream has ended.

@@ -3,7 +3,7 @@
 //! No header, no sensor size: both data sets write it, with sensors of different size.
 
 use super::carry::Carry;
-use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
+use super::{Clock, Decoder, DecoderOptions, Format, Match, Need, Tally};
 use crate::error::Result;
 use crate::event::{Event, Polarity, Sensor};
 
@@ -82,6 +82,14 @@ impl Decoder for Nmnist {
         self.records(begun.as_slice(), out);
         self.records(records, out);
         Ok(Need::More)
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        Some(Clock { round_us: self.base_us, last: 0, n_ahead: 0 })
+    }
+
+    fn set_clock(&mut self, clock: Clock) {
+        self.base_us = clock.round_us;
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {

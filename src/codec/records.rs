@@ -5,7 +5,7 @@
 use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, MAX_DATAGRAM_BYTES};
-use super::{Decoder, Encoder, Need, Patch, Tally};
+use super::{Clock, Decoder, Encoder, Need, Patch, Tally};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor};
 
@@ -73,6 +73,14 @@ impl<L: Layout<N>, const N: usize> Decoder for RecordDecoder<L, N> {
             self.records(records, out);
         }
         Ok(Need::More)
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        Some(self.clock.save())
+    }
+
+    fn set_clock(&mut self, clock: Clock) {
+        self.clock.restore(clock);
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {

@@ -6,7 +6,7 @@
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, DatagramFormat};
 use super::records::does_not_fit;
-use super::{Decoder, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
+use super::{Clock, Decoder, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
 use crate::error::{Error, Result};
 use crate::event::{Event, Polarity, Sensor};
 
@@ -148,6 +148,14 @@ impl Decoder for Spif {
 
     fn arrived(&mut self, t_us: u64) {
         self.arrival_us = Some(t_us.min(Event::MAX_T_US));
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        Some(self.clock.save())
+    }
+
+    fn set_clock(&mut self, clock: Clock) {
+        self.clock.restore(clock);
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {

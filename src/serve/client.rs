@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Limits;
+use super::keeper::Reply;
 use super::outbox::Outbox;
 
 /// The half of a connection that is read.
@@ -58,6 +59,10 @@ pub struct Client {
     lags: Cell<bool>,
     /// Nothing can be written to it any more.
     pub broken: Cell<bool>,
+    /// Its stream's state is kept.
+    pub kept: Cell<bool>,
+    /// Its state is asked for, by these.
+    asked: RefCell<Option<Vec<Reply>>>,
     /// Its summary is in the outbox.
     pub ended: Cell<bool>,
 }
@@ -77,6 +82,8 @@ impl Client {
             held_since: Cell::new(None),
             lags: Cell::new(false),
             broken: Cell::new(false),
+            kept: Cell::new(false),
+            asked: RefCell::default(),
             ended: Cell::new(false),
         }
     }
@@ -101,6 +108,20 @@ impl Client {
     /// What it was called for.
     pub fn take_call(&self) -> Option<Call> {
         self.call.take()
+    }
+
+    /// Asks for the stream's state to be kept, if it is one that is; says so.
+    pub fn ask(&self, reply: Option<&Reply>) -> bool {
+        if self.kept.get() {
+            self.asked.borrow_mut().get_or_insert_default().extend(reply.cloned());
+            self.wake();
+        }
+        self.kept.get()
+    }
+
+    /// Who asked for the state; nobody does any more.
+    pub fn take_asked(&self) -> Option<Vec<Reply>> {
+        self.asked.take()
     }
 
     /// Whether no more is taken in until what waits is read.
@@ -172,6 +193,9 @@ impl Client {
         if let Some(call) = self.call.take() {
             return Poll::Ready(Input::Call(call));
         }
+        if let Some(replies) = self.take_asked() {
+            return Poll::Ready(Input::Asked(replies));
+        }
         let _ = self.poll_write(cx);
         if self.broken.get() {
             return Poll::Ready(Input::Lost(io::ErrorKind::BrokenPipe.into()));
@@ -236,4 +260,6 @@ pub enum Input {
     Lost(io::Error),
     /// It was called.
     Call(Call),
+    /// Its state is to be kept.
+    Asked(Vec<Reply>),
 }

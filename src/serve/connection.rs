@@ -15,11 +15,12 @@ use super::Overflow;
 use super::client::{Call, Client, Input, Reader, Stage, Writer};
 use super::hello::{Hello, Opening, opening};
 use super::hub::{Hub, Seat};
+use super::keeper::{Kept, Reply};
 use crate::codec::Need;
 use crate::engine::Feed;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
-use crate::ingest::{Ingest, Reading};
+use crate::ingest::Ingest;
 use crate::ring::StreamEnd;
 
 /// Bytes read and thrown away of a client that still sends when its stream has ended: closing
@@ -67,9 +68,21 @@ impl Connection {
             None => peer,
         };
         self.client.outbox.borrow_mut().rename(name);
+        let mut ingest = Ingest::new(reading, self.hub.window, None);
+        let keeper = self.hub.keeper.as_ref().filter(|_| hello.stream.is_some());
+        let kept = keeper.map(|keeper| keeper.stream(name, &reading));
+        if let Some(kept) = kept.as_ref().filter(|_| hello.resume != Some(false))
+            && let Some(snapshot) = kept.recall().await
+        {
+            let (saved, resumed) = snapshot.resume();
+            ingest.restore(&saved)?;
+            seat.resume(resumed);
+        }
         let mut feed = seat.open(name, hello.stream.is_some(), &self.client)?;
         self.client.enter(Stage::Streaming);
-        let end = self.events(reading, begun, &mut feed, name).await;
+        self.client.kept.set(kept.is_some());
+        let mut stages = Stages::new(ingest, &mut feed, kept);
+        let end = self.events(begun, &mut stages, name).await;
         self.client.enter(Stage::Leaving);
         if feed.end(end).is_ok() {
             self.hub.ring();
@@ -88,6 +101,7 @@ impl Connection {
                     false
                 }
                 Input::End => true,
+                Input::Asked(_) => continue,
                 Input::Lost(_) | Input::Call(Call::Stop) => return Ok(None),
                 Input::Call(Call::Late) => {
                     let seconds = self.hub.limits.header_timeout.as_secs_f64();
@@ -109,19 +123,14 @@ impl Connection {
     }
 
     /// Bytes to frames until the stream ends.
-    async fn events(
-        &mut self,
-        reading: Reading,
-        begun: Begun,
-        feed: &mut Feed,
-        name: &str,
-    ) -> StreamEnd {
-        let mut stages = Stages::new(Ingest::new(reading, self.hub.window, None), feed);
+    async fn events(&mut self, begun: Begun, stages: &mut Stages<'_>, name: &str) -> StreamEnd {
+        // From now on a file says that the stream has not ended.
+        self.keep(stages, false, Vec::new()).await;
         let mut need = stages.ingest.decode(&begun.bytes);
         // Bytes taken in without a pause for the others.
         let mut drained = 0;
         let read = loop {
-            self.pass_on(&mut stages).await;
+            self.pass_on(stages).await;
             match need {
                 Err(error) => break Err(error),
                 Ok(Need::Nothing) => break Ok(true),
@@ -132,7 +141,7 @@ impl Connection {
             }
             need = match self.input().await {
                 Input::Bytes(n) => {
-                    let need = self.decode(&mut stages, n);
+                    let need = self.decode(stages, n);
                     drained = if n == self.hub.limits.read_bytes { drained + n } else { 0 };
                     if drained > self.hub.limits.drain_bytes() {
                         // There may be as much again: the others come first.
@@ -140,6 +149,10 @@ impl Connection {
                         drained = 0;
                     }
                     need
+                }
+                Input::Asked(replies) => {
+                    self.keep(stages, false, replies).await;
+                    Ok(Need::More)
                 }
                 Input::End => break Ok(true),
                 Input::Lost(source) => {
@@ -159,11 +172,15 @@ impl Connection {
         let mut finished = Ok(());
         if matches!(read, Ok(true)) {
             finished = stages.ingest.end_decoding();
-            self.pass_on(&mut stages).await;
+            self.pass_on(stages).await;
         }
-        self.offer(&mut stages).await;
+        self.offer(stages).await;
+        self.client.kept.set(false);
+        let replies = self.client.take_asked().unwrap_or_default();
+        // Before its last window is cut short: the stream may go on in that window.
+        self.keep(stages, true, replies).await;
         stages.ingest.close(&mut stages.frames);
-        self.offer(&mut stages).await;
+        self.offer(stages).await;
         let totals = stages.ingest.totals();
         StreamEnd::new(name, totals, read.and(finished).err().as_ref())
     }
@@ -209,6 +226,22 @@ impl Connection {
         self.room().await;
         stages.feed.offer(&mut stages.frames);
         self.hub.ring();
+    }
+
+    /// Has the state kept in which the stream is after all that was taken in, if it is one to be
+    /// kept; `ended` where nothing follows.
+    async fn keep(&self, stages: &mut Stages<'_>, ended: bool, replies: Vec<Reply>) {
+        if stages.kept.is_none() {
+            return;
+        }
+        self.offer(stages).await;
+        while !stages.feed.is_taken() {
+            yield_now().await;
+        }
+        if let Some(kept) = &stages.kept {
+            stages.feed.save(kept.saver(stages.ingest.save(), ended, replies));
+            self.hub.ring();
+        }
     }
 
     /// Waits while the client is held.
@@ -274,11 +307,13 @@ struct Stages<'a> {
     frames: Frames,
     dropped: Frames,
     feed: &'a mut Feed,
+    kept: Option<Kept>,
 }
 
 impl<'a> Stages<'a> {
-    fn new(ingest: Ingest, feed: &'a mut Feed) -> Self {
-        Stages { ingest, frames: Frames::default(), dropped: Frames::default(), feed }
+    fn new(ingest: Ingest, feed: &'a mut Feed, kept: Option<Kept>) -> Self {
+        let (frames, dropped) = Default::default();
+        Stages { ingest, frames, dropped, feed, kept }
     }
 
     /// Drops what was decoded and is not cut yet.

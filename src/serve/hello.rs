@@ -31,6 +31,8 @@ pub struct Hello {
     pub format: Option<String>,
     /// Name of the stream in records and metrics.
     pub stream: Option<String>,
+    /// Whether it goes on where it was, if its state is kept; it does unless this says otherwise.
+    pub resume: Option<bool>,
     /// What lets it in, where the server asks for it.
     pub token: Option<String>,
     sensor: Option<String>,

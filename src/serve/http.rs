@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -13,8 +14,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ACCEPT_PAUSE;
 use super::hello::check_name;
@@ -25,6 +27,9 @@ use super::subscriber::Subscription;
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
 /// Longest head of a request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 16 << 10;
+
+/// Time to write the states that a request asks for.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -51,8 +56,8 @@ pub async fn accept(hub: Rc<Hub>, listener: TcpListener) {
                 service_fn({
                     let hub = hub.clone();
                     move |request| {
-                        let answer = answer(&hub, &request);
-                        async { Ok::<_, Infallible>(answer) }
+                        let hub = hub.clone();
+                        async move { Ok::<_, Infallible>(answer(&hub, &request).await) }
                     }
                 }),
             );
@@ -123,10 +128,13 @@ fn events(lines: Vec<u8>) -> Bytes {
     events.into()
 }
 
-fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
+async fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
     let path = request.uri().path();
-    if request.method() != Method::GET {
-        return with(whole(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET"), ALLOW, "GET");
+    let allowed = if path == "/v1/snapshot" { Method::POST } else { Method::GET };
+    if *request.method() != allowed {
+        let (what, allowed) =
+            if allowed == Method::GET { ("only GET\n", "GET") } else { ("only POST\n", "POST") };
+        return with(whole(StatusCode::METHOD_NOT_ALLOWED, PLAIN, what), ALLOW, allowed);
     }
     match path {
         "/livez" => return whole(StatusCode::OK, PLAIN, "alive\n"),
@@ -146,6 +154,7 @@ fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
     }
     match path {
         "/metrics" => whole(StatusCode::OK, METRICS, hub.registry.text()),
+        "/v1/snapshot" => snapshot(hub).await,
         "/v1/streams" => whole(StatusCode::OK, JSON, hub.streams_json()),
         "/v1/model" => whole(StatusCode::OK, JSON, hub.about.json()),
         "/v1/predictions" => match wanted(request.uri().query()) {
@@ -162,9 +171,30 @@ fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
         _ => whole(
             StatusCode::NOT_FOUND,
             PLAIN,
-            "there are /metrics, /livez, /readyz, /v1/streams, /v1/model and /v1/predictions\n",
+            "there are /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions and, to \
+             POST, /v1/snapshot\n",
         ),
     }
+}
+
+/// Has the states of all named streams written, and says of how many they were.
+async fn snapshot(hub: &Hub) -> Response<Answer> {
+    if hub.keeper.is_none() {
+        let why = "no state is kept: start the server with --state-dir DIR\n";
+        return whole(StatusCode::CONFLICT, PLAIN, why);
+    }
+    let (reply, mut replies) = unbounded_channel();
+    let streams = hub.ask(Some(&reply));
+    drop(reply);
+    let deadline = Instant::now() + SNAPSHOT_TIMEOUT;
+    let mut written = 0;
+    while let Ok(Some(one)) = timeout_at(deadline, replies.recv()).await {
+        written += usize::from(one);
+    }
+    let all = written == streams;
+    let status = if all { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let told = serde_json::json!({ "streams": streams, "written": written });
+    whole(status, JSON, told.to_string() + "\n")
 }
 
 /// The stream that a query names; `None` for all of them.

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 
 use super::about::About;
 use super::client::{Call, Client};
+use super::keeper::{Keeper, Reply};
 use super::subscriber::{Subscribers, Subscription};
 use super::token::Tokens;
 use super::{Limits, Serve};
-use crate::engine::{Engine, Feed, Outlet, Port, Stream, Turn};
+use crate::engine::{Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
 use crate::error::{Error, Result};
 use crate::ingest::Reading;
 use crate::prediction::{Prediction, Record};
@@ -66,6 +67,9 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     /// Series of the server.
     pub meters: ServerMeters,
+    /// Keeps the states of named streams, and when it last did.
+    pub keeper: Option<Keeper>,
+    kept_at: Cell<Instant>,
     departed: RefCell<VecDeque<(Instant, String)>>,
     /// What is served.
     pub about: About,
@@ -99,6 +103,7 @@ impl Hub {
         session: Session,
         sink: Box<dyn Sink>,
         registry: Arc<Registry>,
+        keeper: Option<Keeper>,
     ) -> Result<(Rc<Hub>, Engine)> {
         let (engine, port) = Engine::new(session, serve.window.window_us);
         let hub = Hub {
@@ -120,6 +125,8 @@ impl Hub {
             tokens: serve.token_file.as_deref().map(Tokens::read).transpose()?,
             registry,
             meters: ServerMeters::new(&about.name, &about.sha256),
+            keeper,
+            kept_at: Cell::new(Instant::now()),
             departed: RefCell::default(),
             about,
             load: Load {
@@ -157,6 +164,7 @@ impl Hub {
         let now = Instant::now();
         self.clients.borrow().values().for_each(|client| client.tick(now, &self.limits));
         self.retire(now);
+        self.keep(now);
         let span = now.saturating_duration_since(self.load.since.get());
         if span >= LOAD_SPAN {
             let busy = self.load.worked.take().as_secs_f64() / span.as_secs_f64();
@@ -164,6 +172,22 @@ impl Hub {
             self.load.busy.set(busy);
             self.meters.busy(busy);
         }
+    }
+
+    /// From time to time the states of all named streams are kept.
+    fn keep(&self, now: Instant) {
+        let every = self.limits.snapshot_every;
+        let due = now.saturating_duration_since(self.kept_at.get()) >= every;
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| due && every > Duration::ZERO) {
+            self.kept_at.set(now);
+            self.ask(None);
+            keeper.sweep();
+        }
+    }
+
+    /// Asks for the states of all named streams; gives their number.
+    pub fn ask(&self, reply: Option<&Reply>) -> usize {
+        self.clients.borrow().values().filter(|client| client.ask(reply)).count()
     }
 
     /// The thread has worked since then.
@@ -262,7 +286,7 @@ impl Hub {
             )));
         }
         self.seats.set(taken + 1);
-        Ok(Seat { hub: self.clone(), name: None, id: None })
+        Ok(Seat { hub: self.clone(), name: None, id: None, resumed: None })
     }
 
     /// Whether a client with this token is let in.
@@ -323,6 +347,7 @@ pub struct Seat {
     hub: Rc<Hub>,
     name: Option<String>,
     id: Option<u64>,
+    resumed: Option<Box<Resumed>>,
 }
 
 impl Seat {
@@ -340,13 +365,19 @@ impl Seat {
         Ok(name)
     }
 
+    /// The stream goes on where it was saved.
+    pub fn resume(&mut self, resumed: Resumed) {
+        self.resumed = Some(Box::new(resumed));
+    }
+
     /// Opens the stream, whose records go to `client`.
     ///
     /// # Errors
     /// When the engine is gone.
     pub fn open(&mut self, name: &str, named: bool, client: &Rc<Client>) -> Result<Feed> {
         let series = if named { name } else { ANONYMOUS };
-        let feed = self.hub.port.open_in(name, series).map_err(|_| Error::Stopped)?;
+        let resumed = self.resumed.take();
+        let feed = self.hub.port.open_in(name, series, resumed).map_err(|_| Error::Stopped)?;
         self.id = Some(feed.id());
         let route = Route {
             name: name.to_owned(),

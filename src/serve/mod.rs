@@ -10,7 +10,9 @@ mod connection;
 mod hello;
 mod http;
 mod hub;
+mod keeper;
 mod outbox;
+mod snapshot;
 mod subscriber;
 mod token;
 mod udp;
@@ -19,7 +21,7 @@ mod writer;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -27,11 +29,14 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use about::About;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
+pub use keeper::Keeping;
+pub use snapshot::{MAX_SNAPSHOT_BYTES, Settings, Snapshot};
 pub use udp::UdpSource;
 pub use writer::Records;
 
@@ -44,11 +49,15 @@ use crate::telemetry::Registry;
 use crate::window::WindowConfig;
 use client::Client;
 use hub::Hub;
+use keeper::Keeper;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Pause after a connection could not be accepted, as when all file descriptors are taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time to write the last states where streams have taken all there was to end.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What becomes of windows that come faster than they are stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -85,6 +94,8 @@ pub struct Limits {
     pub leave_timeout: Duration,
     /// Time that the series of a named stream are kept after it has left.
     pub metrics_retention: Duration,
+    /// Time from one state of an open stream that is kept to the next; zero: none is.
+    pub snapshot_every: Duration,
     /// Time in which all streams end when the server does.
     pub shutdown_timeout: Duration,
 }
@@ -102,6 +113,7 @@ impl Default for Limits {
             patience: Duration::from_secs(1),
             leave_timeout: Duration::from_secs(5),
             metrics_retention: Duration::from_secs(600),
+            snapshot_every: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -141,6 +153,8 @@ pub struct Serve {
     pub rules: Rules,
     /// Where datagrams come.
     pub udp: Vec<UdpSource>,
+    /// Where the states of named streams are kept.
+    pub keeping: Option<Keeping>,
     /// What clients may take.
     pub limits: Limits,
 }
@@ -183,7 +197,17 @@ fn run_metered(
     let style = Style { labels, color: false, window_us: model.card.window_us };
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
     let sink = (sink.make)(&style);
-    let (hub, engine) = Hub::new(serve, about, session, sink, registry)?;
+    let (warn, mut warnings) = unbounded_channel();
+    let settings = Settings {
+        model: about.sha256.clone(),
+        window: serve.window,
+        rules: serve.rules,
+        view: serve.reading.view,
+        stream_id: serve.reading.decoder.stream_id,
+    };
+    let keeper = serve.keeping.as_ref();
+    let keeper = keeper.map(|own| Keeper::start(own, model.network.clone(), settings, warn));
+    let (hub, engine) = Hub::new(serve, about, session, sink, registry, keeper.transpose()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -209,9 +233,15 @@ fn run_metered(
                 }
             }
         });
-        let stepped = signals.wait(stepping).await;
+        let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
         listeners.iter().for_each(|listener| listener.abort());
-        shut_down(&hub, serve.limits.shutdown_timeout).await;
+        let ended = shut_down(&hub, serve.limits.shutdown_timeout);
+        if !telling(&mut warnings, notice, ended).await {
+            notice(Notice::Warning(
+                "not all states of streams were written in time: raise --shutdown-timeout"
+                    .to_owned(),
+            ));
+        }
         ticking.abort();
         stepped
     });
@@ -248,18 +278,38 @@ impl Signals {
     }
 }
 
-/// Ends all streams, and waits for them as long as it may.
-async fn shut_down(hub: &Rc<Hub>, time: Duration) {
+/// Waits for something, and says meanwhile what there is to be warned of.
+async fn telling<T>(
+    warnings: &mut UnboundedReceiver<String>,
+    notice: &mut dyn FnMut(Notice),
+    what: impl Future<Output = T>,
+) -> T {
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        let done = what.as_mut().poll(cx);
+        while let Poll::Ready(Some(warning)) = warnings.poll_recv(cx) {
+            notice(Notice::Warning(warning));
+        }
+        done
+    })
+    .await
+}
+
+/// Ends all streams, and waits for them as long as it may; then for their states. Says whether
+/// these are written.
+async fn shut_down(hub: &Rc<Hub>, time: Duration) -> bool {
     let deadline = Instant::now() + time;
     hub.stop();
-    while hub.n_clients() > 0 {
-        if timeout_at(deadline, hub.gone.notified()).await.is_err() {
-            return;
-        }
-    }
+    while hub.n_clients() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
+    let written = match &hub.keeper {
+        // A disk that does not answer holds up nobody's end.
+        Some(keeper) => timeout_at(deadline.max(Instant::now() + KEEP_TIMEOUT), keeper.end()).await,
+        None => Ok(()),
+    };
     while hub.end_subscriptions() && Instant::now() < deadline {
         sleep(TICK / 10).await;
     }
+    written.is_ok()
 }
 
 async fn listen(

@@ -18,7 +18,10 @@ pub struct StreamMeters {
     windows: Counter,
     restarts: Counter,
     ring: Gauge,
+    /// What the stream has told.
     counted: Totals,
+    /// What was counted before this stream went on from there.
+    before: Totals,
 }
 
 impl StreamMeters {
@@ -32,7 +35,15 @@ impl StreamMeters {
             restarts: counter!("dvs_restarts_total", "stream" => stream.to_owned()),
             ring: gauge!("dvs_ring_frames", "stream" => stream.to_owned()),
             counted: Totals::default(),
+            before: Totals::default(),
         }
+    }
+
+    /// The stream goes on from where so much was counted, of which so much was told; if
+    /// `restarted`, with a loss.
+    pub fn resume(&mut self, counted: Totals, told: Totals, restarted: bool) {
+        (self.counted, self.before) = (told, counted);
+        self.raise_to(&Totals { restarts: counted.restarts + u64::from(restarted), ..told });
     }
 
     /// Counts windows that the engine took, with their events and losses.
@@ -51,14 +62,15 @@ impl StreamMeters {
 
     /// Brings the counters to the stream's totals.
     pub fn raise_to(&mut self, totals: &Totals) {
-        let by = |new: u64, old: u64| new.saturating_sub(old);
-        let (new, old) = (totals.losses, self.counted.losses);
-        self.received.increment(by(totals.events, self.counted.events));
-        self.lost[0].increment(by(new.late, old.late));
-        self.lost[1].increment(by(new.outside, old.outside));
-        self.lost[2].increment(by(new.overflow, old.overflow));
-        self.lost[3].increment(by(new.malformed, old.malformed));
-        self.restarts.increment(by(totals.restarts, self.counted.restarts));
+        let by = |new: u64, old: u64, before: u64| new.saturating_sub(old.max(before));
+        let (own, before) = (self.counted, self.before);
+        self.received.increment(by(totals.events, own.events, before.events));
+        self.restarts.increment(by(totals.restarts, own.restarts, before.restarts));
+        let (new, own, before) = (totals.losses, own.losses, before.losses);
+        self.lost[0].increment(by(new.late, own.late, before.late));
+        self.lost[1].increment(by(new.outside, own.outside, before.outside));
+        self.lost[2].increment(by(new.overflow, own.overflow, before.overflow));
+        self.lost[3].increment(by(new.malformed, own.malformed, before.malformed));
         self.counted = *totals;
     }
 }
@@ -114,6 +126,40 @@ impl AnswerMeters {
         let unnamed = self.predictions.len() - 1;
         let class = class.map_or(unnamed, |class| usize::from(class).min(unnamed));
         self.predictions[class].increment(1);
+    }
+}
+
+/// What became of a state that was kept of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotResult {
+    /// It is in its file.
+    Written,
+    /// It could not be written.
+    Failed,
+    /// The stream went on from it.
+    Resumed,
+    /// It was too old.
+    Expired,
+    /// It was another model's, other settings' or another version's.
+    Other,
+    /// It could not be read.
+    Damaged,
+}
+
+/// Series of the states that are kept of streams.
+pub struct SnapshotMeters([Counter; 6]);
+
+impl Default for SnapshotMeters {
+    fn default() -> Self {
+        let results = ["written", "failed", "resumed", "expired", "other", "damaged"];
+        SnapshotMeters(results.map(|result| counter!("dvs_snapshots_total", "result" => result)))
+    }
+}
+
+impl SnapshotMeters {
+    /// One more.
+    pub fn count(&self, result: SnapshotResult) {
+        self.0[result as usize].increment(1);
     }
 }
 
