@@ -121,6 +121,22 @@ impl Ingest {
         self.taken < self.events.len()
     }
 
+    /// A silent stream's clock has gone on to `t_us`, as [`Windower::pass_silence`] says; all that
+    /// was decoded is cut.
+    pub fn pass_silence(&mut self, t_us: u64, out: &mut Frames) -> bool {
+        self.windower.pass_silence(t_us, out)
+    }
+
+    /// As [`Windower::due_after_us`].
+    pub fn due_after_us(&self) -> Option<u64> {
+        self.windower.due_after_us()
+    }
+
+    /// As [`Windower::last_us`].
+    pub fn last_us(&self) -> u64 {
+        self.windower.last_us()
+    }
+
     /// Windows that were cut are dropped, as [`Windower::drop_windows`] says.
     pub fn drop_windows(&mut self, frames: &Frames) {
         self.windower.drop_windows(frames);
@@ -215,6 +231,12 @@ impl Ingest {
     /// The format, once it is known.
     pub fn format(&self) -> Option<&'static Format> {
         self.decoder.format()
+    }
+
+    /// Name of the format, once it is known, of datagrams too.
+    pub fn format_name(&self) -> Option<&'static str> {
+        let datagrams = self.reading.datagrams.map(|datagrams| datagrams.name);
+        datagrams.or(self.format().map(|format| format.name))
     }
 
     /// What the recording says of its sensor.

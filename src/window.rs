@@ -79,6 +79,8 @@ pub struct Place {
     first_us: u64,
     last_us: u64,
     totals: Totals,
+    /// No event has come since silence opened the window.
+    timed: bool,
 }
 
 /// A stream between two events, as [`Windower::save`] gives it.
@@ -120,6 +122,7 @@ impl Place {
             first_us: 0,
             last_us: 0,
             totals: Totals::default(),
+            timed: false,
         }
     }
 
@@ -205,13 +208,45 @@ impl Windower {
         !self.is_open() || self.close_until(t_us, out)
     }
 
-    /// The stream has ended: emits or drops the open window. What follows starts a new grid and
-    /// a fresh network.
+    /// A silent stream's clock has gone on to `t_us`: emits the windows that end at or before it,
+    /// until the silence has lasted a gap; the grid goes no further, because clocks differ. Returns
+    /// whether all of them fitted the batch.
+    pub fn pass_silence(&mut self, t_us: u64, out: &mut Frames) -> bool {
+        while self.has_due() && t_us >= self.at.end_us {
+            if is_full(out) {
+                return false;
+            }
+            self.close(out);
+            self.open_next();
+            self.at.timed = true;
+        }
+        true
+    }
+
+    /// So long after its last event a silent stream's next window is complete, in µs of sensor
+    /// time; `None` where silence completes no more.
+    pub fn due_after_us(&self) -> Option<u64> {
+        self.has_due().then(|| self.at.end_us.saturating_sub(self.at.last_us))
+    }
+
+    /// Sensor time of the latest event, or of the first after a restart.
+    pub fn last_us(&self) -> u64 {
+        self.at.last_us
+    }
+
+    fn has_due(&self) -> bool {
+        self.is_open() && (self.at.events > 0 || self.at.empty_run < self.gap_windows)
+    }
+
+    /// The stream has ended: emits or drops the open window; one that only silence has opened is
+    /// none. What follows starts a new grid and a fresh network.
     pub fn finish(&mut self, out: &mut Frames) {
         if !self.is_open() {
             return;
         }
-        if self.config.partial == Partial::Keep || self.at.first_of_grid {
+        if std::mem::take(&mut self.at.timed) {
+            self.forget_open();
+        } else if self.config.partial == Partial::Keep || self.at.first_of_grid {
             self.close(out);
         } else {
             self.forget_open();
@@ -325,6 +360,7 @@ impl Windower {
         let Run { taken, lost, saturated } =
             if may_saturate { self.count::<true>(events) } else { self.count::<false>(events) };
         self.at.late_run = 0;
+        self.at.timed = false;
         let inside = taken as u64 - lost - saturated;
         self.at.events = self.at.events.saturating_add(inside as u32);
         self.at.totals.events += taken as u64;
@@ -371,8 +407,7 @@ impl Windower {
                 return false;
             }
             self.close(out);
-            self.at.first_of_grid = false;
-            self.at.start_us = self.at.end_us;
+            self.open_next();
             if self.at.empty_run > self.gap_windows {
                 self.at.start_us +=
                     (t_us - self.at.start_us) / self.config.window_us * self.config.window_us;
@@ -380,6 +415,12 @@ impl Windower {
             self.at.end_us = self.at.start_us + self.config.window_us;
         }
         true
+    }
+
+    fn open_next(&mut self) {
+        self.at.first_of_grid = false;
+        self.at.start_us = self.at.end_us;
+        self.at.end_us = self.at.start_us + self.config.window_us;
     }
 
     fn close(&mut self, out: &mut Frames) {

@@ -391,6 +391,21 @@ fn silent_and_dripping_clients_are_let_go() {
 }
 
 #[test]
+fn where_it_is_asked_for_silence_ends_a_segment() {
+    let server = Server::tcp(&["-q", "--idle", "20ms", "--gap", "2ms"]);
+    let mut stream = server.connect();
+    stream.write_all(&busy(50, 40, 0)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let segment = lines.find(|line| line.as_ref().unwrap().contains("\"segment\"")).unwrap();
+    let segment: Value = serde_json::from_str(&segment.unwrap()).unwrap();
+    assert_eq!((&segment["windows"], &segment["events"]), (&50.into(), &2000.into()));
+    stream.shutdown(Shutdown::Write).unwrap();
+    let summary: Value = serde_json::from_str(&lines.last().unwrap().unwrap()).unwrap();
+    assert_eq!((&summary["windows"], &summary["segments"]), (&51.into(), &1.into()));
+    server.end();
+}
+
+#[test]
 fn who_does_not_read_misses_the_oldest_and_slows_nobody() {
     let server = Server::tcp(&["--outbox", "64", "--patience", "50ms"]);
     let windows = 250_000;
@@ -602,6 +617,36 @@ fn beyond_loopback_it_warns() {
     let (code, _, err) = server.terminate();
     assert_eq!(code, Some(0));
     assert!(err.starts_with("warning: ") && err.contains("--token-file"), "{err}");
+}
+
+#[test]
+fn logs_tell_of_streams_as_text_or_json() {
+    let first = b"dvs-stream {\"stream\":\"cam\"}\n";
+    let server = Server::tcp(&["-v"]);
+    let summary = last(&say(&server, &[&first[..], &deck()].concat()));
+    say(&server, b"dvs-stream nonsense\n");
+    let (_, _, err) = server.terminate();
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 3, "{err}");
+    assert!(lines[0].contains("INFO stream opened stream=\"cam\" peer=\"127.0.0.1:"), "{err}");
+    let ended = format!("events={} late=0", summary["events"]);
+    assert!(lines[1].contains("stream ended") && lines[1].contains(&ended), "{err}");
+    assert!(lines[2].contains("refused") && lines[2].contains("first line"), "{err}");
+    let flags = ["--log-format", "json", "-v", "--port", "0", "--bind", "0.0.0.0"];
+    let server = Server::start(&flags, 1);
+    let port = server.address("tcp").rsplit(':').next().unwrap().to_owned();
+    let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    play(stream, &deck()[..700], &[100]);
+    let (_, _, err) = server.terminate();
+    let lines: Vec<Value> = err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["level"], "WARN");
+    assert!(lines[0]["message"].as_str().unwrap().contains("--token-file"));
+    assert_eq!(
+        (&lines[1]["message"], &lines[1]["level"]),
+        (&"stream opened".into(), &"INFO".into())
+    );
+    assert_eq!((&lines[2]["format"], &lines[2]["malformed"]), (&"aedat4".into(), &0.into()));
+    assert!(lines[2]["error"].as_str().unwrap().contains("byte"), "{err}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn replayed() -> Vec<String> {
 
 #[test]
 fn datagrams_read_as_their_replay_each_sender_apart() {
-    let server = Server::start("faery-t64", &[]);
+    let server = Server::start("faery-t64", &["--idle", "0s"]);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| send(&server.port, "faery-t64"));
@@ -114,6 +114,80 @@ fn a_silent_sender_ends_and_its_slot_is_free() {
         }
     }
     assert_eq!(server.terminate(), "");
+}
+
+/// A datagram of `faery-t64` with `n` events, one each 100 µs from `from_us`.
+fn datagram(from_us: u64, n: u64) -> Vec<u8> {
+    let event = |k: u64| {
+        let (t_us, x, y) = (from_us + 100 * k, (k % 30) as u16, (k * 7 % 30) as u16);
+        let parts = [&t_us.to_le_bytes()[..], &x.to_le_bytes(), &y.to_le_bytes(), &[1]];
+        parts.concat()
+    };
+    (0..n).flat_map(event).collect()
+}
+
+#[test]
+fn silence_ends_a_segment_and_what_comes_after_it_is_late() {
+    let mut server = Server::start("faery-t64", &["--idle", "20ms", "--gap", "2ms"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = format!("127.0.0.1:{}", server.port);
+    let next = |server: &mut Server| -> Value {
+        let mut line = String::new();
+        server.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    // 10 windows with 10 events each.
+    socket.send_to(&datagram(1_000_000, 100), &to).unwrap();
+    let mut predictions = 0;
+    let segment = loop {
+        let record = next(&mut server);
+        if record["type"] == "segment" {
+            break record;
+        }
+        predictions += 1;
+    };
+    // All windows, and the first of the two silent ones that make the gap.
+    assert_eq!(predictions, 11);
+    assert_eq!((&segment["from_us"], &segment["to_us"]), (&1_000_000.into(), &1_010_000.into()));
+    // In the gap, which is over; then on the same grid.
+    socket.send_to(&datagram(1_010_500, 2), &to).unwrap();
+    socket.send_to(&datagram(1_500_000, 100), &to).unwrap();
+    let first = next(&mut server);
+    assert_eq!((&first["window"], &first["t_us"]), (&11.into(), &1_501_000.into()));
+    assert_eq!(first["losses"]["late"], 2);
+    let streams = by_stream(&server.terminate());
+    let summary: Value = serde_json::from_str(streams[0].last().unwrap()).unwrap();
+    assert_eq!((&summary["events"], &summary["segments"]), (&202.into(), &2.into()));
+}
+
+#[test]
+fn who_skips_to_the_newest_counts_what_was_skipped() {
+    let mut server = Server::start("faery-t64", &["--overflow", "udp=skip-to-newest"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = format!("127.0.0.1:{}", server.port);
+    // Each holds 40 windows of 10 events, with silence between them.
+    let sent = 30;
+    for k in 0..sent {
+        let spaced = (0..40).flat_map(|n| datagram(1_000_000 * k + 20_000 * n, 10));
+        socket.send_to(&spaced.collect::<Vec<u8>>(), &to).unwrap();
+    }
+    // The newest is never skipped.
+    let newest = 1_000_000 * sent;
+    socket.send_to(&datagram(newest, 10), &to).unwrap();
+    let mut records: Vec<Value> = Vec::new();
+    while records.last().is_none_or(|record| record["t_us"] != newest + 1000) {
+        let mut line = String::new();
+        server.stdout.read_line(&mut line).unwrap();
+        records.push(serde_json::from_str(&line).unwrap());
+    }
+    let rest = server.terminate();
+    records.extend(rest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    let predictions = records.iter().filter(|record| record["type"] == "prediction");
+    let stepped: u64 = predictions.map(|record| record["events"].as_u64().unwrap()).sum();
+    let summary = records.last().unwrap();
+    assert_eq!(summary["events"], (sent * 40 + 1) * 10);
+    let skipped = summary["losses"]["overflow"].as_u64().unwrap();
+    assert_eq!(stepped + skipped, (sent * 40 + 1) * 10, "{summary}");
 }
 
 #[test]

@@ -299,6 +299,59 @@ fn time_that_passes_closes_windows_and_what_comes_after_is_late() {
 }
 
 #[test]
+fn silence_completes_a_gap_and_no_more() {
+    let mut windower = Windower::new(config(1000, 2000));
+    let mut frames = Frames::default();
+    assert_eq!(windower.due_after_us(), None);
+    assert!(windower.pass_silence(u64::MAX, &mut frames) && frames.is_empty());
+    windower.push(&[at(100), at(300)], &mut frames);
+    assert_eq!((windower.last_us(), windower.due_after_us()), (300, Some(800)));
+    assert!(windower.pass_silence(1099, &mut frames) && frames.is_empty());
+    assert!(windower.pass_silence(1100, &mut frames));
+    assert_eq!((frames.len(), windower.due_after_us()), (1, Some(1800)));
+    assert!(windower.pass_silence(u64::MAX, &mut frames));
+    assert_eq!((frames.len(), windower.due_after_us()), (3, None));
+    // What comes next is late only in what was completed, and the window it opens is its own.
+    windower.push(&[at(3099), at(3100)], &mut frames);
+    windower.finish(&mut frames);
+    assert_eq!(frames.windows()[3].t_start_us, 3100);
+    assert_eq!((frames.windows()[3].events, frames.windows()[3].losses.late), (1, 1));
+    // A window that silence has opened is none.
+    frames.clear();
+    windower.push(&[at(5000)], &mut frames);
+    windower.pass_silence(6000, &mut frames);
+    windower.finish(&mut frames);
+    assert_eq!(frames.len(), 1);
+}
+
+proptest! {
+    /// Silence that is no longer than it was changes nothing.
+    #[test]
+    fn silence_that_is_true_changes_nothing(
+        gaps in prop::collection::vec(prop_oneof![0u64..300, 0u64..20_000], 1..60),
+        shares in prop::collection::vec(0u64..=100, 60),
+    ) {
+        let times = gaps.iter().scan(50, |t_us, gap| { *t_us += gap; Some(*t_us) });
+        let events: Vec<Event> = times.map(at).collect();
+        let config = config(100, 350);
+        let (expected, totals) = cut(config, &events, 7);
+        let (mut windower, mut frames, mut windows) =
+            (Windower::new(config), Frames::default(), Vec::new());
+        for (k, event) in events.iter().enumerate() {
+            if let Some(last) = k.checked_sub(1).map(|before| events[before].t_us) {
+                windower.pass_silence(last + (event.t_us - last) * shares[k] / 100, &mut frames);
+            }
+            prop_assert_eq!(windower.push(std::slice::from_ref(event), &mut frames), 1);
+            drain(&mut frames, &mut windows);
+        }
+        windower.finish(&mut frames);
+        drain(&mut frames, &mut windows);
+        prop_assert_eq!(windows, expected);
+        prop_assert_eq!(windower.totals(), totals);
+    }
+}
+
+#[test]
 fn what_dropped_windows_would_have_told_is_told_by_the_next() {
     let event = |t_us, x| Event { t_us, x, y: 0, polarity: Polarity::On };
     let mut windower = Windower::new(config(10, 20));

@@ -9,6 +9,7 @@ mod data;
 mod eval;
 mod import;
 mod info;
+mod log;
 mod replay;
 mod scores;
 mod send;

@@ -7,14 +7,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
+use super::log::{self, LogFormat};
 use super::{Common, OutputArg, exit, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
 use crate::serve::{
-    About, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve, UdpSource, run,
+    About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve,
+    UdpSource, run,
 };
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -23,7 +25,8 @@ const EXAMPLES: &str = "Examples:
   nc -N 127.0.0.1 7000 < fixtures/deck.aedat4          its predictions, a line each
   dvs-stream serve --unix /run/dvs-stream.sock --max-streams 8
   dvs-stream serve --port 7000 --state-dir states       named streams go on after a restart
-  dvs-stream serve --udp 3333=faery-t64 --output jsonl  each sender's records on standard output";
+  dvs-stream serve --udp 3333=faery-t64 --output jsonl  each sender's records on standard output
+  dvs-stream serve --connect dv://127.0.0.1 --output jsonl --scale    a camera of DV's";
 
 /// Classify live streams: clients send events, running predictions come back
 #[derive(Args)]
@@ -42,12 +45,19 @@ pub struct ServeArgs {
     /// free one; may be repeated. A sender is a stream; its records go to --output and --http
     #[arg(long, value_name = "PORT=FORMAT", value_parser = parse_udp)]
     udp: Vec<UdpArg>,
+    /// DV server to dial, dv://HOST:PORT or dv+unix://PATH, and to dial again when it is absent or
+    /// ends; may be repeated. A connection is a stream; its records go to --output and --http
+    #[arg(long, value_name = "URL")]
+    connect: Vec<DvServer>,
     /// Port of /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions; 0 picks one
     #[arg(long, value_name = "N")]
     http: Option<u16>,
     /// Only clients with a token of this file are let in, one a line
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Form of the logs on standard error; -v tells of streams, -vv of more
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    log_format: LogFormat,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -92,9 +102,15 @@ struct LimitArgs {
     /// Streams at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_streams: u16,
-    /// What becomes of windows that come faster than they are stepped
-    #[arg(long, value_name = "RULE", default_value = "wait")]
-    overflow: OverflowArg,
+    /// What becomes of windows that come faster than they are stepped: wait (and so does the sender),
+    /// drop-newest or skip-to-newest; for TCP and UNIX clients, or with tcp=, unix=, udp= or dv=
+    /// before it for that kind; may be repeated [default: wait, udp=drop-newest, dv=skip-to-newest]
+    #[arg(long, value_name = "[KIND=]RULE", value_parser = parse_overflow)]
+    overflow: Vec<OverflowArg>,
+    /// A silent stream's windows are completed by wall time, so far behind it; 0s: never
+    /// [default: 100ms for datagrams and DV servers, never for others]
+    #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
+    idle: Option<u64>,
     /// Answers that wait for a client that does not read, in KiB; the newest are kept
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     outbox: u32,
@@ -131,26 +147,64 @@ fn parse_udp(text: &str) -> Result<UdpArg, String> {
     Ok(UdpArg { port, format })
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum OverflowArg {
-    /// The sender waits
-    Wait,
-    /// The last to come are dropped
-    DropNewest,
-    /// The oldest are dropped
-    SkipToNewest,
+/// A value of `--overflow`.
+#[derive(Clone, Copy)]
+struct OverflowArg {
+    kind: Option<Kind>,
+    rule: Overflow,
+}
+
+/// A kind of source.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Tcp,
+    Unix,
+    Udp,
+    Dv,
+}
+
+fn parse_overflow(text: &str) -> Result<OverflowArg, String> {
+    let (kind, rule) = text.split_once('=').map_or((None, text), |(kind, rule)| (Some(kind), rule));
+    let kind = match kind {
+        None => None,
+        Some("tcp") => Some(Kind::Tcp),
+        Some("unix") => Some(Kind::Unix),
+        Some("udp") => Some(Kind::Udp),
+        Some("dv") => Some(Kind::Dv),
+        Some(_) => return Err("known kinds of sources are tcp, unix, udp and dv".to_owned()),
+    };
+    let rule = match rule {
+        "wait" if kind == Some(Kind::Udp) => {
+            return Err("a sender of datagrams cannot be made to wait: name drop-newest (the \
+                        kernel drops what is not read in time) or skip-to-newest"
+                .to_owned());
+        }
+        "wait" => Overflow::Wait,
+        "drop-newest" => Overflow::DropNewest,
+        "skip-to-newest" => Overflow::SkipToNewest,
+        _ => return Err("known rules are wait, drop-newest and skip-to-newest".to_owned()),
+    };
+    Ok(OverflowArg { kind, rule })
 }
 
 impl LimitArgs {
     fn limits(&self, states: &StateArgs) -> Limits {
         let max_streams = usize::from(self.max_streams);
+        let flow = |kind: Kind, default: Flow| {
+            let plain = matches!(kind, Kind::Tcp | Kind::Unix);
+            let own = |arg: &&OverflowArg| arg.kind.map_or(plain, |named| named == kind);
+            Flow {
+                overflow: self.overflow.iter().rfind(own).map_or(default.overflow, |arg| arg.rule),
+                idle: self.idle.map_or(default.idle, Duration::from_micros),
+            }
+        };
+        let default = Limits::default();
         Limits {
             max_streams,
-            overflow: match self.overflow {
-                OverflowArg::Wait => Overflow::Wait,
-                OverflowArg::DropNewest => Overflow::DropNewest,
-                OverflowArg::SkipToNewest => Overflow::SkipToNewest,
-            },
+            tcp: flow(Kind::Tcp, default.tcp),
+            unix: flow(Kind::Unix, default.unix),
+            udp: flow(Kind::Udp, default.udp),
+            dv: flow(Kind::Dv, default.dv),
             max_connections: max_streams + MAX_TURNED_AWAY,
             outbox_bytes: self.outbox as usize * 1024,
             header_timeout: Duration::from_micros(self.header_timeout),
@@ -159,15 +213,19 @@ impl LimitArgs {
             metrics_retention: Duration::from_micros(self.metrics_retention),
             shutdown_timeout: Duration::from_micros(self.shutdown_timeout),
             snapshot_every: Duration::from_micros(states.snapshot_every),
-            ..Limits::default()
+            ..default
         }
     }
 }
 
 /// Runs the command.
 pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    if args.port.is_none() && args.unix.is_none() && args.udp.is_empty() {
-        bail!("nothing to listen on: name --port N, --unix PATH or --udp PORT=FORMAT");
+    let listens = args.port.is_some() || args.unix.is_some() || !args.udp.is_empty();
+    if !listens && args.connect.is_empty() {
+        bail!(
+            "no streams would come: name --port N, --unix PATH, --udp PORT=FORMAT or \
+             --connect dv://HOST:PORT"
+        );
     }
     if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
@@ -190,6 +248,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
                 format: udp.format,
             })
             .collect(),
+        dial: args.connect.clone(),
         token_file: args.token_file.clone(),
         reading: Reading {
             format: args.decoder.format(),
@@ -208,14 +267,14 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         keeping: args.states.keeping()?,
         limits: args.limits.limits(&args.states),
     };
+    log::start(args.log_format, common);
     let mut notice = |notice: Notice| match notice {
         Notice::Listening(what) => {
             let mut out = std::io::stdout();
             // Whoever closed standard output knows where to connect.
             let _ = writeln!(out, "listening {what}").and_then(|()| out.flush());
         }
-        Notice::Warning(what) if !common.quiet => eprintln!("warning: {what}"),
-        Notice::Warning(_) => (),
+        Notice::Warning(what) => log::warn(args.log_format, &what, common),
     };
     let name = args.model.model.as_deref().and_then(Path::file_name);
     let name = name.map_or("poker".into(), |name| name.to_string_lossy());

@@ -5,6 +5,7 @@
 //! what the socket does not take waits for the connection's task.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -12,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Limits;
+use super::hub::Hub;
 use super::keeper::Reply;
+use super::limits::Limits;
 use super::outbox::Outbox;
 
 /// The half of a connection that is read.
@@ -177,6 +179,30 @@ impl Client {
         taken
     }
 
+    /// Waits while it is held.
+    pub async fn room(&self, hub: &Hub) {
+        if !self.is_held() {
+            return;
+        }
+        poll_fn(|cx| {
+            self.remember(cx);
+            let _ = self.poll_write(cx);
+            let over = self.broken.get() || hub.is_stopping();
+            if self.is_held() && !over { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Waits until the summary is in the outbox.
+    pub async fn summary(&self) {
+        poll_fn(|cx| {
+            self.remember(cx);
+            let _ = self.poll_write(cx);
+            if self.ended.get() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Shuts the written half.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.writer.borrow_mut()).poll_shutdown(cx)
@@ -260,6 +286,8 @@ pub enum Input {
     Lost(io::Error),
     /// It was called.
     Call(Call),
+    /// Nothing has come, and that completes a window.
+    Silence,
     /// Its state is to be kept.
     Asked(Vec<Reply>),
 }

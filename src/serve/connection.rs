@@ -10,44 +10,68 @@ use std::task::Poll;
 use std::time::Instant;
 
 use tokio::task::yield_now;
+use tokio::time::timeout_at;
+use tracing::info;
 
-use super::Overflow;
 use super::client::{Call, Client, Input, Reader, Stage, Writer};
 use super::hello::{Hello, Opening, opening};
 use super::hub::{Hub, Seat};
-use super::keeper::{Kept, Reply};
+use super::limits::Flow;
+use super::stages::Stages;
 use crate::codec::Need;
-use crate::engine::Feed;
 use crate::error::{Error, Result};
-use crate::frame::Frames;
-use crate::ingest::Ingest;
-use crate::ring::StreamEnd;
+use crate::ingest::{Ingest, Reading};
 
 /// Bytes read and thrown away of a client that still sends when its stream has ended: closing
 /// with unread bytes would take its last answers from it.
 const LINGER_BYTES: usize = 16 << 20;
 
-/// Serves one connection from its first byte to its end. A source that takes no answers, as a
-/// server that was dialled, is a connection whose writer is [`tokio::io::sink`].
-pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String) {
+/// Serves one connection from its first byte to its end.
+pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String, flow: Flow) {
     let client = Rc::new(Client::new(writer, &peer, hub.limits.outbox_bytes));
     let _known = hub.meet(&client);
-    let mut connection = Connection { hub: hub.clone(), client, reader };
+    let mut connection = Connection { hub: hub.clone(), client, reader, flow };
     let served = match hub.claim() {
         Ok(seat) => connection.stream(seat, &peer).await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {
+        info!(peer, %error, "refused");
         hub.meters.refused();
         hub.tell(&connection.client, &peer, &error);
     }
     connection.leave().await;
 }
 
+/// Hears a server that was dialled, of this name, to its end; it takes no answers. Gives the number
+/// of its events.
+///
+/// # Errors
+/// Why it ended, unless the server that it was heard by ends, or it closed in good order.
+pub async fn hear(hub: Rc<Hub>, reader: Reader, name: &str, reading: Reading) -> (u64, Result<()>) {
+    let client = Rc::new(Client::new(Box::new(tokio::io::sink()), name, hub.limits.outbox_bytes));
+    let _known = hub.meet(&client);
+    let flow = hub.limits.dv;
+    let mut connection = Connection { hub: hub.clone(), client, reader, flow };
+    let opened = connection.first_bytes().await.and_then(|begun| {
+        let Some(begun) = begun else { return Ok(None) };
+        let mut seat = hub.claim().inspect_err(|_| hub.meters.refused())?;
+        let feed = seat.open(name, false, &connection.client)?;
+        let ingest = Ingest::new(reading, hub.window, None);
+        Ok(Some((begun, seat, Stages::new((name, name), ingest, feed, None, flow))))
+    });
+    match opened {
+        Ok(Some((begun, _seat, stages))) => connection.events(begun, stages).await,
+        Ok(None) => (0, Ok(())),
+        Err(error) => (0, Err(error)),
+    }
+}
+
 struct Connection {
     hub: Rc<Hub>,
     client: Rc<Client>,
     reader: Reader,
+    flow: Flow,
 }
 
 /// What of a stream came before it was opened.
@@ -78,17 +102,35 @@ impl Connection {
             ingest.restore(&saved)?;
             seat.resume(resumed);
         }
-        let mut feed = seat.open(name, hello.stream.is_some(), &self.client)?;
-        self.client.enter(Stage::Streaming);
+        let feed = seat.open(name, hello.stream.is_some(), &self.client)?;
         self.client.kept.set(kept.is_some());
-        let mut stages = Stages::new(ingest, &mut feed, kept);
-        let end = self.events(begun, &mut stages, name).await;
-        self.client.enter(Stage::Leaving);
-        if feed.end(end).is_ok() {
-            self.hub.ring();
-            self.summary().await;
-        }
+        let stages = Stages::new((name, peer), ingest, feed, kept, self.flow);
+        // Its end stands in its records.
+        let _ = self.events(begun, stages).await;
         Ok(())
+    }
+
+    /// What comes first of a server that was dialled; `None` where it is to be left.
+    async fn first_bytes(&mut self) -> Result<Option<Begun>> {
+        loop {
+            return match self.input().await {
+                Input::Bytes(n) => {
+                    let bytes = self.hub.buffer.borrow()[..n].to_vec();
+                    Ok(Some(Begun { bytes, whole: false }))
+                }
+                Input::Asked(_) | Input::Silence => continue,
+                Input::Call(Call::Stop) => Ok(None),
+                Input::End => Err(Error::Unsupported("it sent nothing".to_owned())),
+                Input::Lost(source) => {
+                    Err(Error::Io { what: "it sent nothing".to_owned(), source })
+                }
+                Input::Call(Call::Late) => {
+                    let seconds = self.hub.limits.header_timeout.as_secs_f64();
+                    let what = format!("no header came within {seconds} s (--header-timeout)");
+                    Err(Error::Unsupported(what))
+                }
+            };
+        }
     }
 
     /// Reads the first line, if there is one; `None` where nothing is to be told of a stream.
@@ -101,7 +143,7 @@ impl Connection {
                     false
                 }
                 Input::End => true,
-                Input::Asked(_) => continue,
+                Input::Asked(_) | Input::Silence => continue,
                 Input::Lost(_) | Input::Call(Call::Stop) => return Ok(None),
                 Input::Call(Call::Late) => {
                     let seconds = self.hub.limits.header_timeout.as_secs_f64();
@@ -122,15 +164,17 @@ impl Connection {
         Ok(Some((hello, Begun { bytes: held, whole })))
     }
 
-    /// Bytes to frames until the stream ends.
-    async fn events(&mut self, begun: Begun, stages: &mut Stages<'_>, name: &str) -> StreamEnd {
+    /// Bytes to frames until the stream ends, and its summary; its events, and why it ended early.
+    async fn events(&mut self, begun: Begun, mut stages: Stages) -> (u64, Result<()>) {
+        let (hub, client) = (self.hub.clone(), self.client.clone());
+        client.enter(Stage::Streaming);
         // From now on a file says that the stream has not ended.
-        self.keep(stages, false, Vec::new()).await;
+        stages.keep(&hub, &client, false, Vec::new()).await;
         let mut need = stages.ingest.decode(&begun.bytes);
         // Bytes taken in without a pause for the others.
         let mut drained = 0;
         let read = loop {
-            self.pass_on(stages).await;
+            stages.pass_on(&hub, &client).await;
             match need {
                 Err(error) => break Err(error),
                 Ok(Need::Nothing) => break Ok(true),
@@ -139,19 +183,23 @@ impl Connection {
             if begun.whole {
                 break Ok(true);
             }
-            need = match self.input().await {
+            need = match self.input_or_silence(&mut stages).await {
                 Input::Bytes(n) => {
-                    let need = self.decode(stages, n);
-                    drained = if n == self.hub.limits.read_bytes { drained + n } else { 0 };
-                    if drained > self.hub.limits.drain_bytes() {
+                    let need = self.decode(&mut stages, n);
+                    drained = if n == hub.limits.read_bytes { drained + n } else { 0 };
+                    if drained > self.flow.drain_bytes() {
                         // There may be as much again: the others come first.
                         yield_now().await;
                         drained = 0;
                     }
                     need
                 }
+                Input::Silence => {
+                    stages.pass_silence(&hub, &client).await;
+                    Ok(Need::More)
+                }
                 Input::Asked(replies) => {
-                    self.keep(stages, false, replies).await;
+                    stages.keep(&hub, &client, false, replies).await;
                     Ok(Need::More)
                 }
                 Input::End => break Ok(true),
@@ -161,7 +209,7 @@ impl Connection {
                 }
                 Input::Call(Call::Stop) => break Ok(false),
                 Input::Call(Call::Late) => {
-                    let seconds = self.hub.limits.idle_timeout.as_secs_f64();
+                    let seconds = hub.limits.idle_timeout.as_secs_f64();
                     break Err(Error::Unsupported(format!(
                         "nothing was received for {seconds} s, so the stream was ended \
                          (--idle-timeout)"
@@ -172,110 +220,73 @@ impl Connection {
         let mut finished = Ok(());
         if matches!(read, Ok(true)) {
             finished = stages.ingest.end_decoding();
-            self.pass_on(stages).await;
+            stages.pass_on(&hub, &client).await;
         }
-        self.offer(stages).await;
-        self.client.kept.set(false);
-        let replies = self.client.take_asked().unwrap_or_default();
+        stages.offer(&hub, &client).await;
+        client.kept.set(false);
+        let replies = client.take_asked().unwrap_or_default();
         // Before its last window is cut short: the stream may go on in that window.
-        self.keep(stages, true, replies).await;
-        stages.ingest.close(&mut stages.frames);
-        self.offer(stages).await;
-        let totals = stages.ingest.totals();
-        StreamEnd::new(name, totals, read.and(finished).err().as_ref())
+        stages.keep(&hub, &client, true, replies).await;
+        stages.close(&hub, &client).await;
+        client.enter(Stage::Leaving);
+        let events = stages.ingest.totals().events;
+        let ended = read.and(finished);
+        if stages.end(&hub, ended.as_ref().err()).await {
+            client.summary().await;
+        }
+        (events, ended)
     }
 
     /// Decodes what was read.
-    fn decode(&self, stages: &mut Stages<'_>, n: usize) -> Result<Need> {
+    fn decode(&self, stages: &mut Stages, n: usize) -> Result<Need> {
         let begun = Instant::now();
         let need = stages.ingest.decode(&self.hub.buffer.borrow()[..n]);
         self.hub.worked(begun);
         need
     }
 
-    /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
-    /// for waits, or is dropped, as the overflow rule says.
-    async fn pass_on(&self, stages: &mut Stages<'_>) {
-        let overflow = self.hub.limits.overflow;
+    /// Input, or that there has been none for so long that a window is complete.
+    async fn input_or_silence(&mut self, stages: &mut Stages) -> Input {
         loop {
-            let begun = Instant::now();
-            let more = stages.ingest.cut(&mut stages.frames);
-            self.hub.worked(begun);
-            if overflow == Overflow::Wait || stages.feed.is_taken() {
-                self.offer(stages).await;
-            } else if more && overflow == Overflow::DropNewest {
-                stages.drop_rest();
-                return;
-            } else if more {
-                stages.skip();
+            if stages.is_waiting() {
+                if let Some(input) = self.input_now().await {
+                    return input;
+                }
+                stages.offer(&self.hub, &self.client).await;
             }
-            if !more {
-                return;
+            let Some(due) = stages.idle.due(&stages.ingest) else { return self.input().await };
+            if let Ok(input) = timeout_at(due, self.input()).await {
+                return input;
             }
-        }
-    }
-
-    /// Hands one batch on, once the one before it was taken and its answers have room.
-    async fn offer(&self, stages: &mut Stages<'_>) {
-        if stages.frames.is_empty() {
-            return;
-        }
-        while !stages.feed.is_taken() {
+            // What came while the thread had other work is no silence.
             yield_now().await;
-        }
-        self.room().await;
-        stages.feed.offer(&mut stages.frames);
-        self.hub.ring();
-    }
-
-    /// Has the state kept in which the stream is after all that was taken in, if it is one to be
-    /// kept; `ended` where nothing follows.
-    async fn keep(&self, stages: &mut Stages<'_>, ended: bool, replies: Vec<Reply>) {
-        if stages.kept.is_none() {
-            return;
-        }
-        self.offer(stages).await;
-        while !stages.feed.is_taken() {
-            yield_now().await;
-        }
-        if let Some(kept) = &stages.kept {
-            stages.feed.save(kept.saver(stages.ingest.save(), ended, replies));
-            self.hub.ring();
+            if let Some(input) = self.input_now().await {
+                return input;
+            }
+            if !self.client.is_held() {
+                return Input::Silence;
+            }
+            stages.idle.forgive(tokio::time::Instant::now());
         }
     }
 
-    /// Waits while the client is held.
-    async fn room(&self) {
-        if !self.client.is_held() {
-            return;
-        }
-        poll_fn(|cx| {
-            self.client.remember(cx);
-            let _ = self.client.poll_write(cx);
-            let over = self.client.broken.get() || self.hub.is_stopping();
-            if self.client.is_held() && !over { Poll::Pending } else { Poll::Ready(()) }
+    async fn input_now(&mut self) -> Option<Input> {
+        let Connection { hub, client, reader, .. } = self;
+        poll_fn(|cx| match client.poll_input(cx, reader, &mut hub.buffer.borrow_mut()) {
+            Poll::Ready(input) => Poll::Ready(Some(input)),
+            Poll::Pending => Poll::Ready(None),
         })
-        .await;
-    }
-
-    /// Waits until the summary is in the outbox.
-    async fn summary(&self) {
-        poll_fn(|cx| {
-            self.client.remember(cx);
-            let _ = self.client.poll_write(cx);
-            if self.client.ended.get() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        .await
     }
 
     async fn input(&mut self) -> Input {
-        let Connection { hub, client, reader } = self;
+        let Connection { hub, client, reader, .. } = self;
         poll_fn(|cx| client.poll_input(cx, reader, &mut hub.buffer.borrow_mut())).await
     }
 
     /// Writes what is left, shuts the connection, and hears the client out.
     async fn leave(&mut self) {
-        let Connection { hub, client, reader } = self;
+        let Connection { hub, client, reader, .. } = self;
         client.enter(Stage::Leaving);
         let written = poll_fn(|cx| {
             client.remember(cx);
@@ -298,37 +309,5 @@ impl Connection {
             let Input::Bytes(n) = input else { return };
             heard += n;
         }
-    }
-}
-
-/// One stream's stages up to the ring.
-struct Stages<'a> {
-    ingest: Ingest,
-    frames: Frames,
-    dropped: Frames,
-    feed: &'a mut Feed,
-    kept: Option<Kept>,
-}
-
-impl<'a> Stages<'a> {
-    fn new(ingest: Ingest, feed: &'a mut Feed, kept: Option<Kept>) -> Self {
-        let (frames, dropped) = Default::default();
-        Stages { ingest, frames, dropped, feed, kept }
-    }
-
-    /// Drops what was decoded and is not cut yet.
-    fn drop_rest(&mut self) {
-        let mut more = true;
-        while more {
-            self.dropped.clear();
-            more = self.ingest.cut(&mut self.dropped);
-            self.ingest.drop_windows(&self.dropped);
-        }
-    }
-
-    /// Drops the batch that waits, for newer windows.
-    fn skip(&mut self) {
-        self.ingest.drop_windows(&self.frames);
-        self.frames.clear();
     }
 }

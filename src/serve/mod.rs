@@ -7,12 +7,16 @@
 mod about;
 mod client;
 mod connection;
+mod dial;
 mod hello;
 mod http;
 mod hub;
+mod idle;
 mod keeper;
+mod limits;
 mod outbox;
 mod snapshot;
+mod stages;
 mod subscriber;
 mod token;
 mod udp;
@@ -34,8 +38,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use about::About;
+pub use dial::DvServer;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
 pub use keeper::Keeping;
+pub use limits::{DRAIN_BYTES, Flow, LIVE_IDLE, Limits, MAX_TURNED_AWAY, Overflow, READ_BYTES};
 pub use snapshot::{MAX_SNAPSHOT_BYTES, Settings, Snapshot};
 pub use udp::UdpSource;
 pub use writer::Records;
@@ -59,82 +65,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time to write the last states where streams have taken all there was to end.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What becomes of windows that come faster than they are stepped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// They wait, and so does the sender: nothing is lost.
-    #[default]
-    Wait,
-    /// Those that came last are dropped.
-    DropNewest,
-    /// Those that have waited longest are dropped.
-    SkipToNewest,
-}
-
-/// What clients may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Streams at once.
-    pub max_streams: usize,
-    /// Connections at once, those that are being turned away included.
-    pub max_connections: usize,
-    /// What becomes of windows that come too fast.
-    pub overflow: Overflow,
-    /// Bytes read at once.
-    pub read_bytes: usize,
-    /// Bytes of answers that wait for a client.
-    pub outbox_bytes: usize,
-    /// Time to say what will be sent.
-    pub header_timeout: Duration,
-    /// Time without a byte after which a stream is ended; zero: never.
-    pub idle_timeout: Duration,
-    /// Time that a client which does not read is waited for before it misses answers.
-    pub patience: Duration,
-    /// Time to read the last answers.
-    pub leave_timeout: Duration,
-    /// Time that the series of a named stream are kept after it has left.
-    pub metrics_retention: Duration,
-    /// Time from one state of an open stream that is kept to the next; zero: none is.
-    pub snapshot_every: Duration,
-    /// Time in which all streams end when the server does.
-    pub shutdown_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            max_streams: 64,
-            max_connections: 64 + MAX_TURNED_AWAY,
-            overflow: Overflow::Wait,
-            read_bytes: READ_BYTES,
-            outbox_bytes: 1 << 20,
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(600),
-            patience: Duration::from_secs(1),
-            leave_timeout: Duration::from_secs(5),
-            metrics_retention: Duration::from_secs(600),
-            snapshot_every: Duration::from_secs(10),
-            shutdown_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-/// Bytes read at once.
-pub const READ_BYTES: usize = 128 << 10;
-/// Bytes taken in of one stream before the others have their turn, where its sender is not to
-/// be held back.
-pub const DRAIN_BYTES: usize = 4 << 20;
-
-impl Limits {
-    /// Bytes taken in of one stream before the others have their turn.
-    fn drain_bytes(&self) -> usize {
-        if self.overflow == Overflow::Wait { 0 } else { DRAIN_BYTES }
-    }
-}
-
-/// Connections beyond the streams: those that leave and those that are turned away.
-pub const MAX_TURNED_AWAY: usize = 256;
-
 /// What to serve, and how.
 pub struct Serve {
     /// Where TCP clients are heard.
@@ -153,6 +83,8 @@ pub struct Serve {
     pub rules: Rules,
     /// Where datagrams come.
     pub udp: Vec<UdpSource>,
+    /// DV servers to dial.
+    pub dial: Vec<DvServer>,
     /// Where the states of named streams are kept.
     pub keeping: Option<Keeping>,
     /// What clients may take.
@@ -206,7 +138,8 @@ fn run_metered(
         stream_id: serve.reading.decoder.stream_id,
     };
     let keeper = serve.keeping.as_ref();
-    let keeper = keeper.map(|own| Keeper::start(own, model.network.clone(), settings, warn));
+    let keeper =
+        keeper.map(|own| Keeper::start(own, model.network.clone(), settings, warn.clone()));
     let (hub, engine) = Hub::new(serve, about, session, sink, registry, keeper.transpose()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -224,6 +157,10 @@ fn run_metered(
             spawn_local(writer::copy(all, out));
         }
         let listeners = listen(&hub, serve, notice).await?;
+        for server in &serve.dial {
+            // Whom it dials is dropped with the server; whom it hears is a client.
+            spawn_local(dial::serve(hub.clone(), server.clone(), warn.clone()));
+        }
         let ticking = spawn_local({
             let hub = hub.clone();
             async move {
@@ -368,7 +305,7 @@ async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {
         // Answers must not wait for more of them; where it cannot be had, they are late, not lost.
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
-        welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string());
+        welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string(), hub.limits.tcp);
     }
 }
 
@@ -379,17 +316,24 @@ async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
             continue;
         };
         let (reader, writer) = stream.into_split();
-        welcome(&hub, Box::new(reader), Box::new(writer), format!("unix:{n}"));
+        welcome(&hub, Box::new(reader), Box::new(writer), format!("unix:{n}"), hub.limits.unix);
     }
 }
 
-fn welcome(hub: &Rc<Hub>, reader: client::Reader, writer: client::Writer, peer: String) {
+fn welcome(
+    hub: &Rc<Hub>,
+    reader: client::Reader,
+    writer: client::Writer,
+    peer: String,
+    flow: Flow,
+) {
     if hub.n_clients() < hub.limits.max_connections {
-        spawn_local(connection::serve(hub.clone(), reader, writer, peer));
+        spawn_local(connection::serve(hub.clone(), reader, writer, peer, flow));
         return;
     }
     let client = Client::new(writer, &peer, hub.limits.outbox_bytes);
     let error = Error::Unsupported("too many connections are open: come back later".to_owned());
+    tracing::info!(peer, %error, "refused");
     hub.meters.refused();
     hub.tell(&client, &peer, &error);
     client.write();

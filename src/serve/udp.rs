@@ -17,22 +17,23 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::client::{Client, Stage};
 use super::hub::{Hub, Known, Seat};
+use super::limits::{Flow, Overflow};
+use super::stages::Stages;
 use super::{Notice, TICK};
 use crate::codec::DatagramFormat;
-use crate::engine::Feed;
 use crate::error::{Error, Result};
-use crate::frame::Frames;
 use crate::ingest::{Ingest, Reading};
-use crate::ring::StreamEnd;
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
 const BUFFER_BYTES: usize = 8 << 20;
-/// Datagrams taken in before the others have their turn.
-const BURST: usize = 256;
+/// Bytes taken in before the others have their turn, and what a datagram counts at least.
+const BURST_BYTES: usize = 256 << 10;
+const MIN_BYTES: usize = 256;
 
 /// Where datagrams come, and what they are.
 #[derive(Clone, Copy)]
@@ -71,10 +72,18 @@ pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Res
 
 /// Serves all senders of a socket until the server ends.
 pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFormat) {
-    let mut receiver = Receiver { hub, format, senders: HashMap::new(), dropped: Cell::new(0) };
+    let (senders, dropped) = Default::default();
+    let mut flow = hub.limits.udp;
+    if flow.overflow == Overflow::DropNewest {
+        // What is not read in time is the newest, and the kernel drops it.
+        flow.overflow = Overflow::Wait;
+    }
+    let mut receiver = Receiver { hub, format, flow, senders, dropped, look: None };
     while !receiver.hub.is_stopping() {
-        if timeout(TICK, socket.readable()).await.is_ok() {
-            receiver.burst(&socket).await;
+        let tick = Instant::now() + TICK;
+        let wake = receiver.look.map_or(tick, |look| look.min(tick));
+        if timeout_at(wake, socket.readable()).await.is_err() || receiver.burst(&socket).await {
+            receiver.pass_silence().await;
         }
         receiver.end_silent().await;
     }
@@ -86,9 +95,12 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
 struct Receiver {
     hub: Rc<Hub>,
     format: &'static DatagramFormat,
+    flow: Flow,
     senders: HashMap<SocketAddr, Sender>,
     /// Datagrams that the kernel says it has dropped, a number that wraps.
     dropped: Cell<u32>,
+    /// No silence completes a window before.
+    look: Option<Instant>,
 }
 
 /// One stream.
@@ -96,19 +108,21 @@ struct Sender {
     client: Rc<Client>,
     _known: Known,
     _seat: Seat,
-    name: String,
-    feed: Feed,
-    ingest: Ingest,
-    frames: Frames,
+    stages: Stages,
     lost: u64,
 }
 
 impl Receiver {
-    /// Takes in what is there.
-    async fn burst(&mut self, socket: &UdpSocket) {
-        for _ in 0..BURST {
+    /// Takes in what is there; says whether that was all.
+    async fn burst(&mut self, socket: &UdpSocket) -> bool {
+        let (mut taken, mut drained) = (0, false);
+        while taken <= self.flow.drain_bytes().max(BURST_BYTES) && !drained {
             let received = socket.try_io(Interest::READABLE, || self.receive(socket.as_raw_fd()));
-            let Ok((n, from)) = received else { return };
+            let Ok((n, from)) = received else {
+                drained = true;
+                continue;
+            };
+            taken += n.max(MIN_BYTES);
             let Some(from) = from else { continue };
             if let Err(error) = self.take(n, from).await
                 && let Some(sender) = self.senders.remove(&from)
@@ -116,7 +130,11 @@ impl Receiver {
                 sender.end(&self.hub, Some(&error)).await;
             }
         }
+        for sender in self.senders.values_mut() {
+            sender.stages.offer(&self.hub, &sender.client).await;
+        }
         yield_now().await;
+        drained
     }
 
     /// One datagram into the hub's buffer: its length and its sender.
@@ -130,6 +148,9 @@ impl Receiver {
             if let ControlMessageOwned::RxqOvfl(dropped) = control {
                 let more = dropped.wrapping_sub(self.dropped.replace(dropped));
                 self.hub.meters.lost_datagrams(more.into());
+                if more > 0 {
+                    debug!(datagrams = more, "the kernel has dropped what was not read in time");
+                }
             }
         }
         let from = message.address.and_then(|address| {
@@ -141,13 +162,14 @@ impl Receiver {
 
     /// A datagram of so many bytes, in the hub's buffer.
     async fn take(&mut self, n: usize, from: SocketAddr) -> Result<()> {
-        let Receiver { hub, format, senders, .. } = self;
+        let Receiver { hub, format, flow, senders, look, .. } = self;
         let sender = match senders.entry(from) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                match Sender::new(hub, format, from) {
+                match Sender::new(hub, format, *flow, from) {
                     Ok(sender) => place.insert(sender),
-                    Err(_) => {
+                    Err(error) => {
+                        debug!(peer = %from, %error, "datagram refused");
                         hub.meters.refused();
                         hub.meters.lost_datagrams(1);
                         return Ok(());
@@ -158,12 +180,33 @@ impl Receiver {
         sender.client.enter(Stage::Streaming);
         sender.client.arrived.set(std::time::Instant::now());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        sender.ingest.arrived(now.as_micros() as u64);
-        let decoded = sender.ingest.decode(&hub.buffer.borrow()[..n]);
-        let lost = sender.ingest.tally().lost_datagrams;
-        hub.meters.lost_datagrams(lost - std::mem::replace(&mut sender.lost, lost));
-        sender.pass_on(hub).await;
+        let Sender { client, stages, lost, .. } = sender;
+        stages.ingest.arrived(now.as_micros() as u64);
+        let decoded = stages.ingest.decode(&hub.buffer.borrow()[..n]);
+        let all_lost = stages.ingest.tally().lost_datagrams;
+        hub.meters.lost_datagrams(all_lost - std::mem::replace(lost, all_lost));
+        stages.take_in(hub, client).await;
+        if !flow.idle.is_zero() && look.is_none() {
+            *look = Some(Instant::now() + flow.idle);
+        }
         decoded.map(|_| ())
+    }
+
+    /// Completes the windows that silence does, where it is time to look.
+    async fn pass_silence(&mut self) {
+        let now = Instant::now();
+        if self.look.is_none_or(|look| look > now) {
+            return;
+        }
+        let mut look = None::<Instant>;
+        for Sender { client, stages, .. } in self.senders.values_mut() {
+            if stages.idle.due(&stages.ingest).is_some_and(|due| due <= now) {
+                stages.pass_silence(&self.hub, client).await;
+            }
+            look = look.into_iter().chain(stages.idle.due(&stages.ingest)).min();
+        }
+        // Whom nothing is due from may send meanwhile.
+        self.look = look.map(|look| look.min(now + self.flow.idle));
     }
 
     /// Ends the streams that have been silent for too long.
@@ -181,7 +224,12 @@ impl Receiver {
 }
 
 impl Sender {
-    fn new(hub: &Rc<Hub>, format: &'static DatagramFormat, from: SocketAddr) -> Result<Self> {
+    fn new(
+        hub: &Rc<Hub>,
+        format: &'static DatagramFormat,
+        flow: Flow,
+        from: SocketAddr,
+    ) -> Result<Self> {
         let name = format!("udp:{from}");
         let mut seat = hub.claim()?;
         let writer = Box::new(tokio::io::sink());
@@ -189,48 +237,18 @@ impl Sender {
         let known = hub.meet(&client);
         let feed = seat.open(&name, false, &client)?;
         let reading = Reading { datagrams: Some(format), ..hub.reading };
-        let ingest = Ingest::new(reading, hub.window, None);
-        let (frames, lost) = (Frames::default(), 0);
-        Ok(Sender { client, _known: known, _seat: seat, name, feed, ingest, frames, lost })
-    }
-
-    /// Cuts what was decoded and hands it to the engine, which runs on this thread: waiting for it
-    /// is doing its work.
-    async fn pass_on(&mut self, hub: &Hub) {
-        let mut more = true;
-        while more {
-            more = self.ingest.cut(&mut self.frames);
-            self.offer(hub).await;
-        }
-    }
-
-    async fn offer(&mut self, hub: &Hub) {
-        if self.frames.is_empty() {
-            return;
-        }
-        while !self.feed.is_taken() {
-            yield_now().await;
-        }
-        self.feed.offer(&mut self.frames);
-        hub.ring();
+        let stages =
+            Stages::new((&name, &name), Ingest::new(reading, hub.window, None), feed, None, flow);
+        Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0 })
     }
 
     /// The last window, the segment, the summary.
     async fn end(mut self, hub: &Hub, error: Option<&Error>) {
         self.client.enter(Stage::Leaving);
-        self.ingest.close(&mut self.frames);
-        self.offer(hub).await;
-        while !self.feed.is_taken() {
-            yield_now().await;
-        }
-        let end = StreamEnd::new(&self.name, self.ingest.totals(), error);
-        if self.feed.end(end).is_err() {
-            return;
-        }
-        hub.ring();
-        let deadline = Instant::now() + hub.limits.leave_timeout;
-        while !self.client.ended.get() && Instant::now() < deadline {
-            yield_now().await;
+        self.stages.close(hub, &self.client).await;
+        if self.stages.end(hub, error).await {
+            // A sink has always room: the summary is there after the engine's turn.
+            self.client.summary().await;
         }
     }
 }

@@ -171,6 +171,7 @@ pub struct ServerMeters {
     busy: Gauge,
     missed: Counter,
     lost_datagrams: Counter,
+    redialled: Counter,
 }
 
 impl ServerMeters {
@@ -185,6 +186,7 @@ impl ServerMeters {
             busy: gauge!("dvs_busy_ratio"),
             missed: counter!("dvs_records_missed_total"),
             lost_datagrams: counter!("dvs_datagrams_lost_total", "stream" => "anonymous"),
+            redialled: counter!("dvs_redials_total"),
         }
     }
 
@@ -211,6 +213,11 @@ impl ServerMeters {
     /// Datagrams that never came, that the kernel dropped, or for whose sender there was no slot.
     pub fn lost_datagrams(&self, n: u64) {
         self.lost_datagrams.increment(n);
+    }
+
+    /// A server that was dialled was absent, or its stream has ended.
+    pub fn redialled(&self) {
+        self.redialled.increment(1);
     }
 
     /// Share of its time that the serving thread worked.

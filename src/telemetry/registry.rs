@@ -22,6 +22,7 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_events_received_total", "counter", "Events decoded, lost ones included."),
     ("dvs_events_lost_total", "counter", "Events that did not reach the network, by reason."),
     ("dvs_datagrams_lost_total", "counter", "Datagrams that were sent and not received."),
+    ("dvs_redials_total", "counter", "Ends and absences of servers that are dialled."),
     ("dvs_windows_total", "counter", "Windows that the engine took."),
     (
         "dvs_restarts_total",

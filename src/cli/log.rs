@@ -1,0 +1,37 @@
+//! Where logs go: standard error, a line each, as text for people or JSON for programs.
+
+use clap::ValueEnum;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt;
+
+use super::Common;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Has logs written: warnings, with -v what happens to each stream, with -vv more, with -q nothing.
+pub fn start(format: LogFormat, common: &Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) => LevelFilter::OFF,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, _) => LevelFilter::DEBUG,
+    };
+    let log = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Something is not as it should be.
+pub fn warn(format: LogFormat, what: &str, common: &Common) {
+    match format {
+        LogFormat::Json => tracing::warn!("{what}"),
+        LogFormat::Text if !common.quiet => eprintln!("warning: {what}"),
+        LogFormat::Text => (),
+    }
+}

@@ -1,0 +1,189 @@
+//! One stream's stages up to the ring, whatever its source: what was decoded becomes batches for
+//! the engine; what there is no time for waits or is dropped, and silence completes windows.
+
+use std::time::Instant;
+
+use tokio::task::yield_now;
+use tracing::info;
+
+use super::client::Client;
+use super::hub::Hub;
+use super::idle::Idle;
+use super::keeper::{Kept, Reply};
+use super::limits::{Flow, Overflow};
+use crate::engine::Feed;
+use crate::error::Error;
+use crate::frame::Frames;
+use crate::ingest::Ingest;
+use crate::prediction::Losses;
+use crate::ring::StreamEnd;
+
+/// One stream.
+pub struct Stages {
+    /// Bytes to windows.
+    pub ingest: Ingest,
+    /// When it was heard.
+    pub idle: Idle,
+    frames: Frames,
+    dropped: Frames,
+    feed: Feed,
+    kept: Option<Kept>,
+    overflow: Overflow,
+    name: String,
+    peer: String,
+    /// Windows that were handed on.
+    windows: usize,
+    /// That windows are dropped was said.
+    drops: bool,
+}
+
+impl Stages {
+    /// A stream of `peer` that has not begun, or was restored.
+    pub fn new(
+        (name, peer): (&str, &str),
+        ingest: Ingest,
+        feed: Feed,
+        kept: Option<Kept>,
+        flow: Flow,
+    ) -> Self {
+        info!(stream = name, peer, "stream opened");
+        Stages {
+            ingest,
+            idle: Idle::new(flow.idle),
+            frames: Frames::default(),
+            dropped: Frames::default(),
+            feed,
+            kept,
+            overflow: flow.overflow,
+            name: name.to_owned(),
+            peer: peer.to_owned(),
+            windows: 0,
+            drops: false,
+        }
+    }
+
+    /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
+    /// for waits, or is dropped, as the overflow rule says.
+    pub async fn pass_on(&mut self, hub: &Hub, client: &Client) {
+        self.take_in(hub, client).await;
+        if self.overflow == Overflow::Wait {
+            self.offer(hub, client).await;
+        }
+    }
+
+    /// As [`Stages::pass_on`], but a batch that is not full may wait for [`Stages::offer`].
+    pub async fn take_in(&mut self, hub: &Hub, client: &Client) {
+        let mut more = true;
+        while more {
+            let begun = Instant::now();
+            more = self.ingest.cut(&mut self.frames);
+            hub.worked(begun);
+            if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
+                self.offer(hub, client).await;
+            } else if more {
+                self.drop_some();
+                more = self.overflow == Overflow::SkipToNewest;
+            }
+        }
+        self.idle.look(&self.ingest, tokio::time::Instant::now());
+    }
+
+    /// Whether windows wait for [`Stages::offer`].
+    pub fn is_waiting(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// Silence has completed windows.
+    pub async fn pass_silence(&mut self, hub: &Hub, client: &Client) {
+        let now = tokio::time::Instant::now();
+        let t_us = self.idle.complete_us(&self.ingest, now);
+        client.arrived.set(now.into_std());
+        let mut all = false;
+        while !all {
+            all = self.ingest.pass_silence(t_us, &mut self.frames);
+            self.offer(hub, client).await;
+        }
+    }
+
+    /// Hands one batch on, once the one before it was taken and its answers have room.
+    pub async fn offer(&mut self, hub: &Hub, client: &Client) {
+        if self.frames.is_empty() {
+            return;
+        }
+        self.taken().await;
+        client.room(hub).await;
+        self.windows += self.frames.len();
+        self.feed.offer(&mut self.frames);
+        hub.ring();
+    }
+
+    async fn taken(&self) {
+        while !self.feed.is_taken() {
+            yield_now().await;
+        }
+    }
+
+    /// Has the state kept in which the stream is after all that was taken in, if it is one to be
+    /// kept; `ended` where nothing follows.
+    pub async fn keep(&mut self, hub: &Hub, client: &Client, ended: bool, replies: Vec<Reply>) {
+        if self.kept.is_none() {
+            return;
+        }
+        self.offer(hub, client).await;
+        self.taken().await;
+        if let Some(kept) = &self.kept {
+            self.feed.save(kept.saver(self.ingest.save(), ended, replies));
+            hub.ring();
+        }
+    }
+
+    /// Cuts the last window off.
+    pub async fn close(&mut self, hub: &Hub, client: &Client) {
+        self.offer(hub, client).await;
+        self.ingest.close(&mut self.frames);
+        self.offer(hub, client).await;
+    }
+
+    /// Ends the stream in the engine; says whether a summary comes.
+    pub async fn end(self, hub: &Hub, error: Option<&Error>) -> bool {
+        self.taken().await;
+        let totals = self.ingest.totals();
+        let Losses { late, outside, overflow, malformed } = totals.losses;
+        info!(
+            stream = self.name,
+            peer = self.peer,
+            format = self.ingest.format_name(),
+            windows = self.windows,
+            events = totals.events,
+            late,
+            outside,
+            overflow,
+            malformed,
+            restarts = totals.restarts,
+            error = error.map(tracing::field::display),
+            "stream ended"
+        );
+        let end = StreamEnd::new(&self.name, totals, error);
+        let ended = self.feed.end(end).is_ok();
+        hub.ring();
+        ended
+    }
+
+    /// Drops the batch that waits, for newer windows, or what was decoded and is not cut yet.
+    fn drop_some(&mut self) {
+        if !std::mem::replace(&mut self.drops, true) {
+            info!(stream = self.name, peer = self.peer, "windows come too fast: some are dropped");
+        }
+        if self.overflow == Overflow::SkipToNewest {
+            self.ingest.drop_windows(&self.frames);
+            self.frames.clear();
+            return;
+        }
+        let mut more = true;
+        while more {
+            self.dropped.clear();
+            more = self.ingest.cut(&mut self.dropped);
+            self.ingest.drop_windows(&self.dropped);
+        }
+    }
+}
