@@ -1,5 +1,8 @@
 //! A real server process, and what its streams should read as.
 
+// Each test uses its part.
+#![allow(dead_code)]
+
 pub mod events;
 
 use std::collections::BTreeMap;
