@@ -2,33 +2,24 @@
 //!
 //! Skipped, with a line that says so, where `tests/interop/setup.sh` has not been run.
 
+mod peers;
+mod skip;
+
 use dvs_stream::codec::aedat4::Aedat4Encoder;
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
+use peers::python;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const SENSOR: SensorSize = SensorSize { width: 346, height: 260 };
 const READERS: [&str; 2] = ["dv-processing", "faery"];
 
-fn python() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = std::env::var_os("DVS_INTEROP_PYTHON")
-        .map_or_else(|| root.join("target/interop-venv/bin/python"), PathBuf::from);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!(
-        "SKIPPED: dv-processing and faery do not read our files here, as there is no {}; \
-         tests/interop/setup.sh makes it",
-        path.display()
-    );
-    None
-}
+const PACKAGES: [&str; 2] = ["dv_processing", "faery"];
 
 fn events(n: usize) -> Vec<Event> {
     (0..n as u64)
@@ -77,7 +68,7 @@ fn digests(events: &[Event]) -> [String; 4] {
 
 #[test]
 fn python_packages_read_what_we_write() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(&PACKAGES) else { return };
     let folder = tempfile::tempdir().unwrap();
     let compressions = [
         Compression::None,
@@ -134,7 +125,7 @@ fn send(file: &Path, flags: &[&str], url: &str) -> Command {
 
 #[test]
 fn python_packages_receive_what_we_send() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(&PACKAGES) else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, events) = (folder.path().join("sent.aedat4"), events(50_000));
     std::fs::write(&path, encoded(&events, Compression::Lz4)).unwrap();

@@ -1,0 +1,160 @@
+//! A real server process, and what its streams should read as.
+
+// Each test uses its part.
+#![allow(dead_code)]
+
+pub mod events;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
+
+/// Nothing here takes as long; a test that would hang fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server, killed when dropped. On a machine that may be slow, so silence completes no window.
+pub struct Server {
+    child: Child,
+    listening: Vec<String>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts one that prints all records, and waits for its `listening` lines.
+    pub fn start(flags: &[&str], listeners: usize) -> Server {
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "-q", "--output", "jsonl", "--idle", "0s"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut listening = Vec::new();
+        for _ in 0..listeners {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            listening.push(line.trim_end().strip_prefix("listening ").expect(&line).to_owned());
+        }
+        Server { child, listening, stdout }
+    }
+
+    /// Address of the first listener of a kind.
+    pub fn address(&self, kind: &str) -> &str {
+        let found = self.listening.iter().find_map(|line| line.strip_prefix(kind));
+        found.expect(kind).trim_start()
+    }
+
+    /// Port of the first listener of a kind.
+    pub fn port(&self, kind: &str) -> &str {
+        self.address(kind).rsplit(':').next().unwrap()
+    }
+
+    /// What `/metrics` tells.
+    pub fn metrics(&self) -> Metrics {
+        let mut stream = TcpStream::connect(self.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        Metrics::of(text)
+    }
+
+    /// The next line of standard output.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the server has ended");
+        line
+    }
+
+    /// Lines of standard output to the next summary.
+    pub fn to_summary(&mut self) -> String {
+        let mut lines = String::new();
+        loop {
+            let line = self.line();
+            lines += &line;
+            if line.starts_with("{\"type\":\"summary\"") {
+                return lines;
+            }
+        }
+    }
+
+    /// Sends SIGTERM; gives what is left of standard output.
+    pub fn terminate(mut self) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let mut lines = String::new();
+        self.stdout.read_to_string(&mut lines).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        lines
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The series of `/metrics`.
+pub struct Metrics {
+    pub text: String,
+    series: BTreeMap<String, f64>,
+}
+
+impl Metrics {
+    fn of(text: &str) -> Metrics {
+        let plain = text.lines().filter(|line| !line.starts_with('#'));
+        let series = plain.map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect(line);
+            (name.to_owned(), value.parse().expect(line))
+        });
+        Metrics { text: text.to_owned(), series: series.collect() }
+    }
+
+    /// Sum over the series of a metric whose labels contain all of these.
+    pub fn sum(&self, metric: &str, labels: &[&str]) -> u64 {
+        let own = |name: &str| {
+            let rest = name.strip_prefix(metric);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                && labels.iter().all(|label| name.contains(label))
+        };
+        let found: Vec<f64> =
+            self.series.iter().filter(|(name, _)| own(name)).map(|(_, value)| *value).collect();
+        assert!(!found.is_empty(), "no {metric} {labels:?} in {}", self.text);
+        found.iter().sum::<f64>() as u64
+    }
+}
+
+/// What `replay` prints of a file.
+pub fn replay(file: &Path, flags: &[&str]) -> String {
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(["replay", "-q"]).args(flags).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Lines whose stream is called `-`.
+pub fn nameless(lines: &str) -> String {
+    let rename = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        line.replacen(&value["stream"].to_string(), "\"-\"", 1) + "\n"
+    };
+    lines.lines().map(rename).collect()
+}
+
+/// Records of one type.
+pub fn records<'a>(lines: &'a str, kind: &'a str) -> impl Iterator<Item = Value> + 'a {
+    let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter(move |record| record["type"] == kind)
+}
