@@ -32,10 +32,11 @@ build() {
 import json, shutil, sys
 for line in sys.stdin:
     told = json.loads(line)
-    kind = told.get("target", {}).get("kind", [""])[0]
+    target = told.get("target", {})
+    kind = target.get("kind", [""])[0]
     if told.get("executable") and kind in ("test", "bench"):
-        shutil.copy(told["executable"], f"'"$into"'/{kind}-{told["target"]["name"]}")
-'
+        shutil.copy(told["executable"], sys.argv[1] + "/" + kind + "-" + target["name"])
+' "$into"
     ls "$into"
 }
 
@@ -43,7 +44,7 @@ for line in sys.stdin:
 libraries() {
     local path= name found
     for name in libcuda.so.1 libcudart.so.13 libcublas.so.13 libcurand.so.10; do
-        found=$(find /usr /opt -name "$name" -not -path '*/stubs/*' 2> /dev/null | head -1)
+        found=$(find /usr /opt -name "$name" -not -path '*/stubs/*' 2> /dev/null | head -1 || true)
         path=$path:${found%/*}
     done
     export LD_LIBRARY_PATH=${path#:}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
