@@ -196,6 +196,7 @@ fn what_cannot_be_dialled_is_refused() {
         (&["--port", "0", "--overflow", "udp=wait"], "cannot be made to wait"),
         (&["--port", "0", "--overflow", "usb=wait"], "tcp, unix, udp and dv"),
         (&["--port", "0", "--overflow", "never"], "known rules"),
+        (&["--connect", "dv://a", "--connect", "dv://a:7777"], "named twice"),
         (&[], "--connect"),
     ] {
         let output = Command::new(PROGRAM).arg("serve").args(flags).output().unwrap();

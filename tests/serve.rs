@@ -650,6 +650,21 @@ fn logs_tell_of_streams_as_text_or_json() {
 }
 
 #[test]
+fn the_unit_for_systemd_starts_what_there_is() {
+    let unit = std::fs::read_to_string("deploy/dvs-stream.service").unwrap();
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let command = command.replace("%S", folder.path().to_str().unwrap());
+    let command = command.replace(" 7000", " 0").replace(" 7001", " 0");
+    let flags: Vec<&str> = command.split(' ').skip(2).collect();
+    let server = Server::start(&flags, 2);
+    say(&server, &deck());
+    let (code, _, err) = server.terminate();
+    assert_eq!(code, Some(0));
+    assert!(err.contains("stream opened") && folder.path().join("dvs-stream").is_dir(), "{err}");
+}
+
+#[test]
 fn a_thousand_connections_at_once_are_all_answered() {
     let server = Server::tcp(&["--max-streams", "8"]);
     let connections: Vec<TcpStream> = (0..900).map(|_| server.connect()).collect();

@@ -227,6 +227,10 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
              --connect dv://HOST:PORT"
         );
     }
+    let twice = args.connect.iter().enumerate().find(|(k, url)| args.connect[..*k].contains(url));
+    if let Some((_, url)) = twice {
+        bail!("{url} is named twice: a server is dialled once, and its stream has its name");
+    }
     if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
     }
