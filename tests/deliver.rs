@@ -152,7 +152,7 @@ fn datagrams(format: &str, sensor: SensorSize, send: impl Fn(&str) -> Command) -
     let flags = ["--udp", &udp, "--http", "0", "--scale", "--sensor", &sensor];
     let mut server = Server::start(&[&flags[..], &["--idle-timeout", "2s"]].concat(), 2);
     end(format, &send(server.port("udp")).output().unwrap());
-    let lines = server.to_summary();
+    let lines = server.until_summary();
     let metrics = server.metrics();
     let dropped = metrics.sum("dvs_datagrams_lost_total", &[]);
     let late = metrics.sum("dvs_events_lost_total", &["reason=\"overflow\""]);
@@ -275,7 +275,7 @@ fn dv_processing_is_dialled() {
             let mut server = Server::start(&flags, 0);
             let mut lines: String = expected.lines().skip(1).map(|_| server.line()).collect();
             drop(writer.stdin.take());
-            lines += &server.to_summary();
+            lines += &server.until_summary();
             assert!(writer.wait().unwrap().success());
             assert!(nameless(&lines) == nameless(&expected), "{} at {url}", path.display());
             assert_eq!(server.terminate(), "");

@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// Lines of standard output to the next summary.
-    pub fn to_summary(&mut self) -> String {
+    pub fn until_summary(&mut self) -> String {
         let mut lines = String::new();
         loop {
             let line = self.line();
