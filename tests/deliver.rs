@@ -223,11 +223,14 @@ fn aestream_over_udp() {
         let n = events.len() as u64;
         let received = || datagrams("spif", *sensor, |port| send("true", port));
         if let Some(lines) = undropped("AEStream", events.len(), AESTREAM_EVENTS, received) {
-            // Its last datagram ends with as many events of the one before.
+            // Its last datagram is twice as long as what it has to say: events of the one before
+            // follow, and beyond a full datagram whatever words were in its memory.
             let stale = n % AESTREAM_EVENTS;
+            let words = (4 * stale).saturating_sub(2 * AESTREAM_EVENTS);
             let summary = records(&lines, "summary").next().unwrap();
-            assert_eq!(summary["events"], n + stale);
-            assert_eq!(summary["losses"]["malformed"], stale);
+            let malformed = summary["losses"]["malformed"].as_u64().unwrap();
+            assert!((stale..=stale + words / 2).contains(&malformed), "{malformed}, {stale}");
+            assert_eq!(summary["events"], n + malformed);
             let expected = recording.replayed_low(folder.path());
             assert_eq!(lossless(&lines), lossless(&expected), "{}", path.display());
             eprintln!("equal: {n} events of {} by AEStream", path.display());

@@ -206,3 +206,26 @@ fn hostile_datagrams_are_counted_and_the_next_one_is_read() {
     assert_eq!(summary["type"], "summary");
     assert!(summary["losses"]["malformed"].as_u64().unwrap() >= 3, "{summary}");
 }
+
+#[test]
+fn what_has_come_before_sigterm_is_taken_in() {
+    let mut server = Server::start("faery-t64", &["--idle", "0s"]);
+    let pid = server.child.id().to_string();
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // More than is taken in at once, and within the smallest buffer that a kernel grants.
+    let (n, each) = (7, 4000);
+    signal("-STOP");
+    for k in 0..n {
+        let all = datagram(100 * k * each, each);
+        socket.send_to(&all, format!("127.0.0.1:{}", server.port)).unwrap();
+    }
+    signal("-TERM");
+    signal("-CONT");
+    let mut lines = String::new();
+    server.stdout.read_to_string(&mut lines).unwrap();
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let summary: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["events"], n * each);
+}

@@ -171,8 +171,8 @@ fn run_metered(
             }
         });
         let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
-        listeners.iter().for_each(|listener| listener.abort());
-        let ended = shut_down(&hub, serve.limits.shutdown_timeout);
+        listeners.accepting.iter().for_each(|listener| listener.abort());
+        let ended = shut_down(&hub, listeners.receiving, serve.limits.shutdown_timeout);
         if !telling(&mut warnings, notice, ended).await {
             notice(Notice::Warning(
                 "not all states of streams were written in time: raise --shutdown-timeout"
@@ -192,6 +192,12 @@ fn run_metered(
 }
 
 type Task<T> = tokio::task::JoinHandle<T>;
+
+struct Listeners {
+    accepting: Vec<Task<()>>,
+    /// Of datagrams: they end by themselves when the server does, with their streams.
+    receiving: Vec<Task<()>>,
+}
 
 /// SIGTERM and Ctrl-C.
 struct Signals([Signal; 2]);
@@ -234,9 +240,13 @@ async fn telling<T>(
 
 /// Ends all streams, and waits for them as long as it may; then for their states. Says whether
 /// these are written.
-async fn shut_down(hub: &Rc<Hub>, time: Duration) -> bool {
+async fn shut_down(hub: &Rc<Hub>, receiving: Vec<Task<()>>, time: Duration) -> bool {
     let deadline = Instant::now() + time;
     hub.stop();
+    for receiver in receiving {
+        // One that is not done by then is dropped with the runtime.
+        let _ = timeout_at(deadline, receiver).await;
+    }
     while hub.n_clients() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
     let written = match &hub.keeper {
         // A disk that does not answer holds up nobody's end.
@@ -249,40 +259,35 @@ async fn shut_down(hub: &Rc<Hub>, time: Duration) -> bool {
     written.is_ok()
 }
 
-async fn listen(
-    hub: &Rc<Hub>,
-    serve: &Serve,
-    notice: &mut dyn FnMut(Notice),
-) -> Result<Vec<Task<()>>> {
-    let mut tasks = Vec::new();
+async fn listen(hub: &Rc<Hub>, serve: &Serve, notice: &mut dyn FnMut(Notice)) -> Result<Listeners> {
+    let (mut accepting, mut receiving) = (Vec::new(), Vec::new());
     if let Some(address) = serve.tcp {
         let cannot = |source| Error::Io { what: format!("cannot listen on tcp {address}"), source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
         notice(Notice::Listening(format!("tcp {bound}")));
-        tasks.push(spawn_local(accept_tcp(hub.clone(), listener)));
+        accepting.push(spawn_local(accept_tcp(hub.clone(), listener)));
     }
     if let Some(path) = &serve.unix {
         let shown = path.display();
         let cannot = |source| Error::Io { what: format!("cannot listen on unix {shown}"), source };
         let listener = bind_unix(path).await.map_err(cannot)?;
         notice(Notice::Listening(format!("unix {shown}")));
-        tasks.push(spawn_local(accept_unix(hub.clone(), listener)));
+        accepting.push(spawn_local(accept_unix(hub.clone(), listener)));
     }
     if let Some(address) = serve.http {
         let what = format!("cannot listen on http {address}");
         let listener = TcpListener::bind(address).await.map_err(failed(&what))?;
         let bound = listener.local_addr().map_err(failed(&what))?;
         notice(Notice::Listening(format!("http {bound}")));
-        tasks.push(spawn_local(http::accept(hub.clone(), listener)));
+        accepting.push(spawn_local(http::accept(hub.clone(), listener)));
     }
     for source in &serve.udp {
         let what = format!("cannot listen on udp {}", source.address);
         let socket = udp::bind(source, notice).await.map_err(failed(&what))?;
         let bound = socket.local_addr().map_err(failed(&what))?;
         notice(Notice::Listening(format!("udp {bound}")));
-        // Its streams end with the server, not before.
-        spawn_local(udp::serve(hub.clone(), socket, source.format));
+        receiving.push(spawn_local(udp::serve(hub.clone(), socket, source.format)));
     }
     let open = |address: &SocketAddr| !address.ip().is_loopback();
     let udp = serve.udp.iter().map(|source| &source.address);
@@ -293,7 +298,7 @@ async fn listen(
                 .to_owned(),
         ));
     }
-    Ok(tasks)
+    Ok(Listeners { accepting, receiving })
 }
 
 async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {

@@ -85,7 +85,15 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
         if timeout_at(wake, socket.readable()).await.is_err() || receiver.burst(&socket).await {
             receiver.pass_silence().await;
         }
-        receiver.end_silent().await;
+        if !receiver.hub.is_stopping() {
+            receiver.end_silent().await;
+        }
+    }
+    // What has come by now is of the streams that end; a sender that goes on is not waited for.
+    for _ in 0..2 * BUFFER_BYTES / BURST_BYTES {
+        if receiver.burst(&socket).await {
+            break;
+        }
     }
     for (_, sender) in receiver.senders.drain() {
         sender.end(&receiver.hub, None).await;
