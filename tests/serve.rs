@@ -247,7 +247,13 @@ fn busy(windows: u32, per_window: u32, seed: u32) -> Vec<u8> {
 
 #[test]
 fn neighbours_change_nothing() {
-    let server = Server::tcp(&["--max-streams", "8"]);
+    // The second steps what has come of all of them together.
+    for tick in ["0s", "5ms"] {
+        all_read_as_their_replays(Server::tcp(&["--max-streams", "8", "--tick", tick]));
+    }
+}
+
+fn all_read_as_their_replays(server: Server) {
     let recordings: Vec<Vec<u8>> =
         (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();
     let expected: Vec<String> = recordings.iter().map(|r| nameless(&replay(r, &[]).0)).collect();

@@ -14,6 +14,7 @@ use super::log::{self, LogFormat};
 use super::{Common, OutputArg, exit, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
+use crate::nn::DeviceChoice;
 use crate::serve::{
     About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve,
     UdpSource, run,
@@ -111,6 +112,10 @@ struct LimitArgs {
     /// [default: 100ms for datagrams and DV servers, never for others]
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
     idle: Option<u64>,
+    /// Step what has come of all streams together, once in so long; 0s: as it comes
+    /// [default: 0s, on a GPU the model's window]
+    #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
+    tick: Option<u64>,
     /// Answers that wait for a client that does not read, in KiB; the newest are kept
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     outbox: u32,
@@ -188,7 +193,7 @@ fn parse_overflow(text: &str) -> Result<OverflowArg, String> {
 }
 
 impl LimitArgs {
-    fn limits(&self, states: &StateArgs) -> Limits {
+    fn limits(&self, states: &StateArgs, tick_us: u64) -> Limits {
         let max_streams = usize::from(self.max_streams);
         let flow = |kind: Kind, default: Flow| {
             let plain = matches!(kind, Kind::Tcp | Kind::Unix);
@@ -205,6 +210,7 @@ impl LimitArgs {
             unix: flow(Kind::Unix, default.unix),
             udp: flow(Kind::Udp, default.udp),
             dv: flow(Kind::Dv, default.dv),
+            tick: Duration::from_micros(self.tick.unwrap_or(tick_us)),
             max_connections: max_streams + MAX_TURNED_AWAY,
             outbox_bytes: self.outbox as usize * 1024,
             header_timeout: Duration::from_micros(self.header_timeout),
@@ -240,6 +246,11 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(exit(3, &error, common)),
     };
     let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
+    // A launch costs the same for one stream as for thousands.
+    let tick_us = match args.model.device.device {
+        DeviceChoice::Cpu => 0,
+        DeviceChoice::Cuda(_) => model.card.window_us,
+    };
     let serve = Serve {
         tcp: args.port.map(|port| SocketAddr::new(args.bind, port)),
         unix: args.unix.clone(),
@@ -269,7 +280,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         },
         rules,
         keeping: args.states.keeping()?,
-        limits: args.limits.limits(&args.states),
+        limits: args.limits.limits(&args.states, tick_us),
     };
     log::start(args.log_format, common);
     let mut notice = |notice: Notice| match notice {

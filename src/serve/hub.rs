@@ -51,6 +51,8 @@ pub struct Hub {
     port: Port,
     sink: RefCell<Box<dyn Sink>>,
     bell: Notify,
+    /// Rings when the engine has taken what there was.
+    pub turned: Notify,
     /// Rings when a connection has gone.
     pub gone: Notify,
     stopping: Cell<bool>,
@@ -114,6 +116,7 @@ impl Hub {
             port,
             sink: RefCell::new(sink),
             bell: Notify::new(),
+            turned: Notify::new(),
             gone: Notify::new(),
             stopping: Cell::new(false),
             seats: Cell::new(0),
@@ -319,12 +322,18 @@ impl Hub {
     /// When a step fails.
     pub async fn drive(&self, mut engine: Engine) -> Result<()> {
         let mut writer = AnswerWriter { hub: self, touched: Vec::new() };
+        let mut next = tokio::time::Instant::now();
         loop {
             self.bell.notified().await;
+            if !self.limits.tick.is_zero() {
+                tokio::time::sleep_until(next).await;
+                next = tokio::time::Instant::now() + self.limits.tick;
+            }
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.
             while engine.turn(&mut writer)? == Turn::Worked {}
             self.worked(begun);
+            self.turned.notify_waiters();
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct Limits {
     pub udp: Flow,
     /// DV servers that were dialled.
     pub dv: Flow,
+    /// Time from one turn of the engine to the next, in which windows of all streams come together;
+    /// zero: they are stepped as they come.
+    pub tick: Duration,
     /// Bytes read at once.
     pub read_bytes: usize,
     /// Bytes of answers that wait for a client.
@@ -75,6 +78,7 @@ impl Default for Limits {
             unix: Flow::default(),
             udp: live(Overflow::DropNewest),
             dv: live(Overflow::SkipToNewest),
+            tick: Duration::ZERO,
             read_bytes: READ_BYTES,
             outbox_bytes: 1 << 20,
             header_timeout: Duration::from_secs(10),

@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use tokio::task::yield_now;
 use tracing::info;
 
 use super::client::Client;
@@ -110,16 +109,16 @@ impl Stages {
         if self.frames.is_empty() {
             return;
         }
-        self.taken().await;
+        self.taken(hub).await;
         client.room(hub).await;
         self.windows += self.frames.len();
         self.feed.offer(&mut self.frames);
         hub.ring();
     }
 
-    async fn taken(&self) {
+    async fn taken(&self, hub: &Hub) {
         while !self.feed.is_taken() {
-            yield_now().await;
+            hub.turned.notified().await;
         }
     }
 
@@ -130,7 +129,7 @@ impl Stages {
             return;
         }
         self.offer(hub, client).await;
-        self.taken().await;
+        self.taken(hub).await;
         if let Some(kept) = &self.kept {
             self.feed.save(kept.saver(self.ingest.save(), ended, replies));
             hub.ring();
@@ -146,7 +145,7 @@ impl Stages {
 
     /// Ends the stream in the engine; says whether a summary comes.
     pub async fn end(self, hub: &Hub, error: Option<&Error>) -> bool {
-        self.taken().await;
+        self.taken(hub).await;
         let totals = self.ingest.totals();
         let Losses { late, outside, overflow, malformed } = totals.losses;
         info!(
