@@ -214,15 +214,18 @@ fn counters_are_the_sums_that_senders_know() {
     let server = Server::start(&flags, 3);
     let jaer = Server::start(&["--http", "0", "--udp", "0=jaer", "--idle-timeout", "1s"], 2);
 
-    // A named stream, and two that are refused meanwhile.
+    // A named stream, and two that are refused meanwhile. A recording with its table at the end
+    // tells by itself when it has ended.
     let named = b"dvs-stream {\"stream\":\"cam\"}\n";
     let mut cam = tcp(&server);
-    cam.write_all(&[&named[..], &deck_bytes].concat()).unwrap();
+    let (first, second) = deck_bytes.split_at(deck_bytes.len() / 2);
+    cam.write_all(&[&named[..], first].concat()).unwrap();
     let mut lines = BufReader::new(cam.try_clone().unwrap());
     lines.read_line(&mut String::new()).unwrap();
     for refused in [&named[..], b"dvs-stream {}x\n"] {
         assert!(records(&say(&server, refused), "error").next().is_some());
     }
+    cam.write_all(second).unwrap();
     cam.shutdown(Shutdown::Write).unwrap();
     rest_of(lines);
 
