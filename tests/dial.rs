@@ -1,52 +1,33 @@
 //! DV servers that a real server dials: their records on standard output, and what becomes of
 //! servers that are absent, talk nonsense or go away.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod server;
+
+use std::io::{BufRead, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use dvs_stream::codec::aedat4::Aedat4Encoder;
-use dvs_stream::codec::{AnyDecoder, Decoder, DecoderOptions, Encoder, EncoderOptions};
+use dvs_stream::codec::{Encoder, EncoderOptions};
 use serde_json::Value;
+use server::events::{DECK, decoded};
+use server::{PROGRAM, Server};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
-const DECK: &str = "fixtures/deck.aedat4";
-
-/// A server that dials, killed when dropped.
-struct Server {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
+/// A server that dials; of a machine that may be slow, so nothing is dropped or completed by time.
+fn dialling(url: &str, flags: &[&str], listeners: usize) -> Server {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--output", "jsonl", "--idle", "0s", "--overflow", "dv=wait"]);
+    command.args(["--connect", url]).args(flags).stderr(Stdio::piped());
+    Server::run(&mut command, listeners)
 }
 
 impl Server {
-    /// Of a machine that may be slow, so nothing is dropped or completed by time.
-    fn dialling(url: &str, flags: &[&str]) -> Server {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "--output", "jsonl", "--idle", "0s", "--overflow", "dv=wait"])
-            .args(["--connect", url])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        Server { child, stdout, stderr }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line
-    }
-
     /// Its next warning.
     fn warning(&mut self) -> String {
         let mut line = String::new();
-        self.stderr.read_line(&mut line).unwrap();
+        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
         assert!(line.starts_with("warning: "), "{line}");
         line
     }
@@ -64,22 +45,6 @@ impl Server {
             }
         }
     }
-
-    fn terminate(&mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let mut lines = String::new();
-        self.stdout.read_to_string(&mut lines).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        lines
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn replayed() -> String {
@@ -89,11 +54,7 @@ fn replayed() -> String {
 
 /// What a DV server sends of the deck.
 fn deck_as_dv() -> Vec<u8> {
-    let (mut decoder, mut events) =
-        (AnyDecoder::probing(None, &DecoderOptions::default()), Vec::new());
-    decoder.feed(&std::fs::read(DECK).unwrap(), &mut events).unwrap();
-    decoder.finish(&mut events).unwrap();
-    let sensor = decoder.sensor().size;
+    let (events, sensor) = decoded(Path::new(DECK));
     let options = EncoderOptions { sensor, compression: Default::default() };
     let (mut encoder, mut bytes) = (Aedat4Encoder::network(&options), Vec::new());
     encoder.encode(&events, &mut bytes).unwrap();
@@ -104,7 +65,7 @@ fn deck_as_dv() -> Vec<u8> {
 fn a_server_is_dialled_until_it_is_there_and_each_connection_is_a_stream() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("dv://{address}");
-    let mut server = Server::dialling(&url, &[]);
+    let mut server = dialling(&url, &[], 0);
     let warning = server.warning();
     assert!(warning.contains(&url) && warning.contains("no server there"), "{warning}");
     let expected = replayed();
@@ -125,7 +86,7 @@ fn a_unix_server_reads_as_the_recording() {
     let path = folder.path().join("dv.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let url = format!("dv+unix://{}", path.display());
-    let mut server = Server::dialling(&url, &[]);
+    let mut server = dialling(&url, &[], 0);
     let (mut client, _) = listener.accept().unwrap();
     let bytes = deck_as_dv();
     for piece in bytes.chunks(777) {
@@ -150,9 +111,7 @@ fn nonsense_damage_and_silence_are_told_and_dialled_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("dv://{}", listener.local_addr().unwrap());
     let http = ["--port", "0", "--http", "0", "--header-timeout", "300ms"];
-    let mut server = Server::dialling(&url, &http);
-    server.line();
-    let http = server.line().trim_end().strip_prefix("listening http ").unwrap().to_owned();
+    let mut server = dialling(&url, &http, 2);
     let deck = deck_as_dv();
     let cut = &deck[..deck.len() / 2];
     for (bytes, told) in [
@@ -172,12 +131,8 @@ fn nonsense_damage_and_silence_are_told_and_dialled_again() {
     let (mut sound, _) = listener.accept().unwrap();
     sound.write_all(&deck).unwrap();
     drop(sound);
-    let mut metrics = TcpStream::connect(http).unwrap();
-    metrics.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    metrics.read_to_string(&mut text).unwrap();
-    let redials = text.lines().find_map(|line| line.strip_prefix("dvs_redials_total "));
-    assert!(redials.unwrap().parse::<u32>().unwrap() >= 4, "{text}");
+    let metrics = server.metrics();
+    assert!(metrics.sum("dvs_redials_total", &[]) >= 4, "{}", metrics.text);
     // The one that was cut told what it had; the last one all.
     loop {
         let records = server.stream(&url);

@@ -1,104 +1,48 @@
 //! The server as its clients see it: a real process, real sockets.
 
+mod server;
 mod skip;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use server::{PATIENCE, PROGRAM, Server, rest_of};
 use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
 
-/// Nothing here takes as long; a test that would hang fails.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server process, killed when dropped.
-struct Server {
-    child: Child,
-    listening: Vec<String>,
-    stdout: BufReader<std::process::ChildStdout>,
+/// A server whose standard error is heard.
+fn plain(flags: &[&str], listeners: usize) -> Server {
+    Server::run(Command::new(PROGRAM).arg("serve").args(flags).stderr(Stdio::piped()), listeners)
 }
 
 impl Server {
-    /// Starts one with these flags and waits for its `listening` lines.
-    fn start(flags: &[&str], listeners: usize) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dvs-stream"))
-            .arg("serve")
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut listening = Vec::new();
-        for _ in 0..listeners {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            let what = line.trim_end().strip_prefix("listening ").expect(&line);
-            listening.push(what.to_owned());
-        }
-        Server { child, listening, stdout }
-    }
-
     fn tcp(flags: &[&str]) -> Server {
-        Server::start(&[&["--port", "0"], flags].concat(), 1)
-    }
-
-    /// Address of the listener of a kind.
-    fn address(&self, kind: &str) -> &str {
-        let found = self.listening.iter().find_map(|line| line.strip_prefix(kind));
-        found.expect(kind).trim_start()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address("tcp")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
+        plain(&[&["--port", "0"], flags].concat(), 1)
     }
 
     /// Sends SIGTERM, waits, and gives the exit code with what was printed.
-    fn terminate(mut self) -> (Option<i32>, String, String) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let (mut out, mut err) = (String::new(), String::new());
-        self.stdout.read_to_string(&mut out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        (self.child.wait().unwrap().code(), out, err)
-    }
-
-    /// Sends SIGTERM and gives the exit code, with its output unread.
-    fn exit_unread(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap().code()
+    fn terminated(self) -> (Option<i32>, String, String) {
+        self.signal("-TERM");
+        self.ended()
     }
 
     /// Ends it in good order, with nothing to complain about.
     fn end(self) {
-        let (code, out, err) = self.terminate();
+        let (code, out, err) = self.terminated();
         assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 /// What `replay` prints for these bytes, and its exit code.
 fn replay(bytes: &[u8], flags: &[&str]) -> (String, Option<i32>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dvs-stream"))
+    let mut child = Command::new(PROGRAM)
         .args(["replay", "-", "-q"])
         .args(flags)
         .stdin(Stdio::piped())
@@ -134,14 +78,6 @@ fn play(stream: TcpStream, bytes: &[u8], pieces: &[usize]) -> String {
     });
     let lines = rest_of(stream);
     sending.join().unwrap();
-    lines
-}
-
-fn rest_of(mut stream: impl Read) -> String {
-    let mut lines = Vec::new();
-    let read = stream.read_to_end(&mut lines);
-    let lines = String::from_utf8(lines).unwrap();
-    read.unwrap_or_else(|error| panic!("{error} after {lines}"));
     lines
 }
 
@@ -191,7 +127,7 @@ fn sigterm_ends_open_streams_with_their_summary() {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut first = String::new();
     lines.read_line(&mut first).unwrap();
-    let (code, out, err) = server.terminate();
+    let (code, out, err) = server.terminated();
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
     let rest = rest_of(lines);
     assert_eq!(last(&rest)["type"], "summary");
@@ -200,7 +136,7 @@ fn sigterm_ends_open_streams_with_their_summary() {
 
 #[test]
 fn sigterm_does_not_wait_for_clients_that_do_not_read() {
-    let server =
+    let mut server =
         Server::tcp(&["--outbox", "16", "--patience", "60s", "--shutdown-timeout", "300ms"]);
     let mut deaf = server.connect();
     let mut sender = deaf.try_clone().unwrap();
@@ -211,7 +147,7 @@ fn sigterm_does_not_wait_for_clients_that_do_not_read() {
     });
     let mut first = [0; 100];
     deaf.read_exact(&mut first).unwrap();
-    assert_eq!(server.exit_unread(), Some(0));
+    assert_eq!(server.exit("-TERM"), Some(0));
     sending.join().unwrap();
 }
 
@@ -219,7 +155,7 @@ fn sigterm_does_not_wait_for_clients_that_do_not_read() {
 fn a_unix_client_reads_as_a_tcp_client() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let server = Server::start(&["--unix", path.to_str().unwrap()], 1);
+    let server = plain(&["--unix", path.to_str().unwrap()], 1);
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&deck()).unwrap();
@@ -466,15 +402,10 @@ fn what_comes_too_fast_is_dropped_and_counted() {
     }
 }
 
-/// One request; gives the status and the body.
+/// One request, with a token; gives the status and the body.
 fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
-    let mut stream = TcpStream::connect(server.address("http")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n").unwrap();
-    let answer = rest_of(stream);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    server.request(&format!("GET {path}"), &token)
 }
 
 /// Value of a series.
@@ -489,7 +420,7 @@ fn metric(text: &str, series: &str) -> f64 {
 }
 
 fn with_http(flags: &[&str]) -> Server {
-    Server::start(&[&["--port", "0", "--http", "0"], flags].concat(), 2)
+    plain(&[&["--port", "0", "--http", "0"], flags].concat(), 2)
 }
 
 #[test]
@@ -619,8 +550,8 @@ fn only_a_token_lets_clients_in() {
 
 #[test]
 fn beyond_loopback_it_warns() {
-    let server = Server::start(&["--port", "0", "--bind", "0.0.0.0"], 1);
-    let (code, _, err) = server.terminate();
+    let server = plain(&["--port", "0", "--bind", "0.0.0.0"], 1);
+    let (code, _, err) = server.terminated();
     assert_eq!(code, Some(0));
     assert!(err.starts_with("warning: ") && err.contains("--token-file"), "{err}");
 }
@@ -631,7 +562,7 @@ fn logs_tell_of_streams_as_text_or_json() {
     let server = Server::tcp(&["-v"]);
     let summary = last(&say(&server, &[&first[..], &deck()].concat()));
     say(&server, b"dvs-stream nonsense\n");
-    let (_, _, err) = server.terminate();
+    let (_, _, err) = server.terminated();
     let lines: Vec<&str> = err.lines().collect();
     assert_eq!(lines.len(), 3, "{err}");
     assert!(lines[0].contains("INFO stream opened stream=\"cam\" peer=\"127.0.0.1:"), "{err}");
@@ -639,11 +570,11 @@ fn logs_tell_of_streams_as_text_or_json() {
     assert!(lines[1].contains("stream ended") && lines[1].contains(&ended), "{err}");
     assert!(lines[2].contains("refused") && lines[2].contains("first line"), "{err}");
     let flags = ["--log-format", "json", "-v", "--port", "0", "--bind", "0.0.0.0"];
-    let server = Server::start(&flags, 1);
-    let port = server.address("tcp").rsplit(':').next().unwrap().to_owned();
+    let server = plain(&flags, 1);
+    let port = server.port("tcp").to_owned();
     let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     play(stream, &deck()[..700], &[100]);
-    let (_, _, err) = server.terminate();
+    let (_, _, err) = server.terminated();
     let lines: Vec<Value> = err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["level"], "WARN");
     assert!(lines[0]["message"].as_str().unwrap().contains("--token-file"));
@@ -663,9 +594,9 @@ fn the_unit_for_systemd_starts_what_there_is() {
     let command = command.replace("%S", folder.path().to_str().unwrap());
     let command = command.replace(" 7000", " 0").replace(" 7001", " 0");
     let flags: Vec<&str> = command.split(' ').skip(2).collect();
-    let server = Server::start(&flags, 2);
+    let server = plain(&flags, 2);
     say(&server, &deck());
-    let (code, _, err) = server.terminate();
+    let (code, _, err) = server.terminated();
     assert_eq!(code, Some(0));
     assert!(err.contains("stream opened") && folder.path().join("dvs-stream").is_dir(), "{err}");
 }
@@ -690,15 +621,15 @@ fn a_thousand_connections_at_once_are_all_answered() {
 fn standard_output_tells_all_streams_records() {
     let server = Server::tcp(&["--output", "jsonl"]);
     let told = say(&server, &deck()) + &say(&server, &busy(300, 12, 0));
-    let (code, out, _) = server.terminate();
+    let (code, out, _) = server.terminated();
     assert_eq!((code, out), (Some(0), told));
     // A reader that does not read holds up neither clients nor the end.
-    let server = Server::tcp(&["--output", "jsonl", "--shutdown-timeout", "200ms"]);
+    let mut server = Server::tcp(&["--output", "jsonl", "--shutdown-timeout", "200ms"]);
     let expected = nameless(&replay(&deck(), &[]).0);
     for _ in 0..4 {
         assert_eq!(nameless(&say(&server, &deck())), expected);
     }
-    assert_eq!(server.exit_unread(), Some(0));
+    assert_eq!(server.exit("-TERM"), Some(0));
 }
 
 /// The code blocks of a language in PROTOCOL.md that talk to a server.
@@ -721,7 +652,7 @@ fn run_examples(language: &str, interpreter: &[&str], needs: &str) {
     let expected = nameless(&replay(&deck(), &[]).0);
     for example in examples {
         let server = Server::tcp(&[]);
-        let port = server.address("tcp").rsplit(':').next().unwrap().to_owned();
+        let port = server.port("tcp").to_owned();
         let output = Command::new(interpreter[0])
             .args(&interpreter[1..])
             .arg(example.replace("7000", &port).replace("deck.aedat4", DECK))

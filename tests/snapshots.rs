@@ -1,66 +1,36 @@
 //! States of named streams: a stream that is cut and comes back goes on bit for bit, over a real
 //! server and real sockets, whatever ended it; and what cannot be used is said and not used.
 
+mod server;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dvs_stream::model::Model;
 use dvs_stream::serve::Snapshot;
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
+use server::{PATIENCE, PROGRAM, Server};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
-/// Nothing here takes as long; a test that would hang fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A server that writes states at the ends of streams, and when it is asked.
+fn start(folder: &Path, flags: &[&str]) -> Server {
+    start_in("exec", folder, &[&["--snapshot-every", "0s"], flags].concat())
+}
 
-/// A server that keeps states, killed when dropped.
-struct Server {
-    child: Child,
-    tcp: String,
-    http: String,
-    stdout: BufReader<ChildStdout>,
+/// One whose shell says something first.
+fn start_in(shell: &str, folder: &Path, flags: &[&str]) -> Server {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{shell} \"$@\""), "sh", PROGRAM, "serve"]);
+    command.args(["--port", "0", "--http", "0", "--state-dir"]).arg(folder).args(flags);
+    Server::run(command.stderr(Stdio::piped()), 2)
 }
 
 impl Server {
-    /// One that writes states at the ends of streams, and when it is asked.
-    fn start(folder: &Path, flags: &[&str]) -> Server {
-        Server::start_in("exec", folder, &[&["--snapshot-every", "0s"], flags].concat())
-    }
-
-    /// One whose shell says something first.
-    fn start_in(shell: &str, folder: &Path, flags: &[&str]) -> Server {
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("{shell} \"$@\""), "sh", PROGRAM, "serve"])
-            .args(["--port", "0", "--http", "0", "--state-dir"])
-            .arg(folder)
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut listening = |kind: &str| {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            line.trim_end().strip_prefix(kind).expect(&line).to_owned()
-        };
-        let (tcp, http) = (listening("listening tcp "), listening("listening http "));
-        Server { child, tcp, http, stdout }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.tcp).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
     /// Opens a named stream and sends bytes.
     fn send(&self, name: &str, bytes: &[u8]) -> TcpStream {
         let mut stream = self.connect();
@@ -92,19 +62,8 @@ impl Server {
         }
     }
 
-    /// One request; gives the status and the body.
-    fn request(&self, what: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-
     fn metric(&self, series: &str) -> f64 {
-        let text = self.request("GET /metrics").1;
+        let text = self.request("GET /metrics", "").1;
         let line = text.lines().find(|line| line.starts_with(&format!("{series} ")));
         line.expect(series).rsplit(' ').next().unwrap().parse().unwrap()
     }
@@ -118,32 +77,17 @@ impl Server {
         until(|| self.snapshots("written") == n as f64);
     }
 
-    fn signal(&mut self, signal: &str) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.child.wait().unwrap().code()
-    }
-
     /// Sends SIGTERM and gives what it has complained about.
-    fn end(mut self) -> String {
-        assert_eq!(self.signal("-TERM"), Some(0));
-        let (mut out, mut err) = (String::new(), String::new());
-        self.stdout.read_to_string(&mut out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        assert_eq!(out, "");
+    fn end(self) -> String {
+        self.signal("-TERM");
+        let (code, out, err) = self.ended();
+        assert_eq!((code, out.as_str()), (Some(0), ""));
         err
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn rest_of(stream: impl Read) -> Vec<String> {
-    BufReader::new(stream).lines().map(Result::unwrap).collect()
+    server::rest_of(stream).lines().map(str::to_owned).collect()
 }
 
 fn json(line: &str) -> Value {
@@ -262,7 +206,7 @@ fn lines_of(reader: &mut impl BufRead, n: usize) -> Vec<String> {
 #[test]
 fn a_stream_that_comes_back_goes_on_wherever_it_was_cut() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]);
+    let server = start(folder.path(), &[]);
     let events = events(0);
     let whole = |name: &str| replay(name, &recording(&events), &[]);
     assert!(whole("cam").len() > 60);
@@ -281,7 +225,7 @@ fn a_stream_that_comes_back_goes_on_wherever_it_was_cut() {
     assert_eq!(server.snapshots("resumed"), cuts.len() as f64);
     assert_eq!(server.end(), "");
     for readout in ["mean", "ema:3ms", "max:5ms"] {
-        let server = Server::start(folder.path(), &["-q", "--readout", readout]);
+        let server = start(folder.path(), &["-q", "--readout", readout]);
         let whole = replay(readout, &recording(&events), &["--readout", readout]);
         let name = readout.replace(':', "-");
         let whole: Vec<String> = whole.iter().map(|line| line.replace(readout, &name)).collect();
@@ -314,7 +258,7 @@ fn whatever_ends_a_stream_its_state_is_kept() {
         // A connection that is reset.
         let whole_of = |name: &str| replay(name, &recording(&events), &[]);
         let (reset, whole) = (format!("reset-{cut}"), whole_of(&format!("reset-{cut}")));
-        let server = Server::start(folder.path(), &[]);
+        let server = start(folder.path(), &[]);
         let stream = server.send(&reset, &recording(&events[..cut]));
         let mut reader = BufReader::new(stream);
         let part = lines_of(&mut reader, told);
@@ -331,7 +275,7 @@ fn whatever_ends_a_stream_its_state_is_kept() {
         let mut part = lines_of(&mut reader, told);
         assert_eq!(server.end(), "");
         part.extend(reader.lines().map(Result::unwrap));
-        let server = Server::start(folder.path(), &[]);
+        let server = start(folder.path(), &[]);
         let rest = server.say(&name, &recording(&events[cut..]));
         check_goes_on(&part, &rest, &whole, "SIGTERM");
         check_equal(&rest, &whole[told..], &name);
@@ -340,7 +284,7 @@ fn whatever_ends_a_stream_its_state_is_kept() {
         assert_eq!(server.end(), "");
     }
     // An event that is cut short, damage, and silence.
-    let server = Server::start(folder.path(), &["--idle-timeout", "100ms"]);
+    let server = start(folder.path(), &["--idle-timeout", "100ms"]);
     let cut = 777;
     let mut short = recording(&events[..cut + 1]);
     short.truncate(short.len() - 3);
@@ -364,7 +308,7 @@ fn check_killed(every: &str, keep: impl Fn(&Server, &Path, usize)) {
     let events = events(2);
     let (kept, told) = edges(&events)[0];
     let lost = 600;
-    let mut server = Server::start_in("exec", folder.path(), &["--snapshot-every", every]);
+    let mut server = start_in("exec", folder.path(), &["--snapshot-every", every]);
     let mut stream = server.send("cam", &recording(&events[..kept]));
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let part = lines_of(&mut reader, told);
@@ -373,9 +317,9 @@ fn check_killed(every: &str, keep: impl Fn(&Server, &Path, usize)) {
         stream.write_all(events[kept..lost].as_flattened()).unwrap();
         lines_of(&mut reader, 3);
     }
-    assert_eq!(server.signal("-KILL"), None);
+    assert_eq!(server.exit("-KILL"), None);
 
-    let server = Server::start(folder.path(), &[]);
+    let server = start(folder.path(), &[]);
     let without = [&events[..kept], &events[lost..]].concat();
     let whole = replay("cam", &recording(&without), &[]);
     assert_eq!(part, whole[..told]);
@@ -395,7 +339,7 @@ fn check_killed(every: &str, keep: impl Fn(&Server, &Path, usize)) {
 #[test]
 fn after_a_kill_a_stream_goes_on_from_what_was_asked_for() {
     check_killed("0s", |server, _, _| {
-        let (status, body) = server.request("POST /v1/snapshot");
+        let (status, body) = server.request("POST /v1/snapshot", "");
         assert_eq!((status, body.as_str()), (200, "{\"streams\":1,\"written\":1}\n"));
     });
 }
@@ -417,15 +361,15 @@ fn after_a_kill_a_stream_goes_on_from_what_was_kept_from_time_to_time() {
 fn what_is_killed_as_soon_as_it_goes_on_is_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let events = events(11);
-    let mut server = Server::start(folder.path(), &[]);
+    let mut server = start(folder.path(), &[]);
     let whole = replay("cam", &recording(&[&events[..500], &events[700..]].concat()), &[]);
     let part = server.say("cam", &recording(&events[..500]));
     let open = server.send("cam", &recording(&events[500..700]));
     lines_of(&mut BufReader::new(&open), 2);
     server.written(3);
-    assert_eq!(server.signal("-KILL"), None);
+    assert_eq!(server.exit("-KILL"), None);
     drop(open);
-    let server = Server::start(folder.path(), &[]);
+    let server = start(folder.path(), &[]);
     let mut rest = server.say("cam", &recording(&events[700..]));
     let last = rest.last_mut().unwrap();
     *last = last.replace("\"restarts\":1", "\"restarts\":0");
@@ -437,7 +381,7 @@ fn what_is_killed_as_soon_as_it_goes_on_is_a_restart() {
 #[test]
 fn a_stream_that_does_not_want_to_go_on_starts_afresh() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]);
+    let server = start(folder.path(), &[]);
     let bytes = recording(&events(12)[..700]);
     server.say("cam", &bytes);
     let mut again = server.connect();
@@ -452,7 +396,7 @@ fn a_stream_that_does_not_want_to_go_on_starts_afresh() {
 #[test]
 fn a_damaged_state_is_said_and_the_stream_starts_afresh() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]);
+    let server = start(folder.path(), &[]);
     let events = events(3);
     let bytes = recording(&events[..500]);
     let fresh = replay("cam", &bytes, &[]);
@@ -508,10 +452,10 @@ fn the_state_of_another_model_view_or_readout_is_not_used() {
         (&["--flip-x"], "another view"),
     ];
     for (flags, what) in cases {
-        let server = Server::start(&states, &[]);
+        let server = start(&states, &[]);
         server.say("cam", &bytes);
         server.end();
-        let server = Server::start(&states, flags);
+        let server = start(&states, flags);
         assert_eq!(server.say("cam", &bytes), replay("cam", &bytes, flags), "{what}");
         assert_eq!(server.snapshots("other"), 1.0, "{what}");
         let warnings = server.end();
@@ -522,7 +466,7 @@ fn the_state_of_another_model_view_or_readout_is_not_used() {
         std::fs::remove_file(state_file(&states, "cam")).unwrap();
     }
     // A view of one's own is another one, too, and under a changed name it is another stream.
-    let server = Server::start(&states, &[]);
+    let server = start(&states, &[]);
     server.say("cam", &bytes);
     server.written(2);
     std::fs::copy(state_file(&states, "cam"), state_file(&states, "cam-2")).unwrap();
@@ -539,7 +483,7 @@ fn the_state_of_another_model_view_or_readout_is_not_used() {
 #[test]
 fn who_comes_back_too_late_starts_afresh_and_old_files_go() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--resume-within", "0s"]);
+    let server = start(folder.path(), &["--resume-within", "0s"]);
     let bytes = recording(&events(5)[..400]);
     for _ in 0..2 {
         assert_eq!(server.say("cam", &bytes), replay("cam", &bytes, &[]));
@@ -550,7 +494,7 @@ fn who_comes_back_too_late_starts_afresh_and_old_files_go() {
     for other in ["cam.safetensors", "..dvs-state", "note"] {
         std::fs::write(folder.path().join(other), "mine").unwrap();
     }
-    let server = Server::start(folder.path(), &["--resume-within", "0s"]);
+    let server = start(folder.path(), &["--resume-within", "0s"]);
     until(|| files(folder.path()).len() == 3);
     assert_eq!(files(folder.path()), ["..dvs-state", "cam.safetensors", "note"]);
     assert_eq!(server.end(), "");
@@ -560,22 +504,22 @@ fn who_comes_back_too_late_starts_afresh_and_old_files_go() {
 fn only_named_streams_leave_files_and_only_in_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let states = folder.path().join("deep").join("states");
-    let server = Server::start(&states, &[]);
+    let server = start(&states, &[]);
     let bytes = recording(&events(6)[..400]);
     let mut anonymous = server.connect();
     anonymous.write_all(&bytes).unwrap();
     let mut reader = BufReader::new(anonymous.try_clone().unwrap());
     lines_of(&mut reader, 5);
     let nothing = (200, "{\"streams\":0,\"written\":0}\n".to_owned());
-    assert_eq!(server.request("POST /v1/snapshot"), nothing);
+    assert_eq!(server.request("POST /v1/snapshot", ""), nothing);
     anonymous.shutdown(Shutdown::Write).unwrap();
     rest_of(reader);
     for name in ["../cam", "..", "a/b", "/etc/cam", ""] {
         let lines = server.say(name, &bytes);
         assert!(lines.len() == 1 && lines[0].contains("cannot name a stream"), "{lines:?}");
     }
-    assert_eq!(server.request("GET /v1/snapshot").0, 405);
-    assert_eq!(server.request("POST /v1/streams").0, 405);
+    assert_eq!(server.request("GET /v1/snapshot", "").0, 405);
+    assert_eq!(server.request("POST /v1/streams", "").0, 405);
     assert_eq!(server.end(), "");
     assert_eq!(files(folder.path()), ["deep"]);
     assert_eq!(files(&folder.path().join("deep")), ["states"]);
@@ -586,7 +530,7 @@ fn only_named_streams_leave_files_and_only_in_the_folder() {
 fn two_streams_at_once_go_on_each_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let streams: Vec<_> = (0..2).map(|k| (format!("cam-{k}"), events(7 + k))).collect();
-    let server = Server::start(folder.path(), &["--max-streams", "2"]);
+    let server = start(folder.path(), &["--max-streams", "2"]);
     let mut open: Vec<_> = streams
         .iter()
         .map(|(name, events)| {
@@ -596,11 +540,11 @@ fn two_streams_at_once_go_on_each_by_itself() {
             (cut, told, part, reader)
         })
         .collect();
-    let (status, body) = server.request("POST /v1/snapshot");
+    let (status, body) = server.request("POST /v1/snapshot", "");
     assert_eq!((status, body.as_str()), (200, "{\"streams\":2,\"written\":2}\n"));
     assert_eq!(server.end(), "");
     // The other way round, so that each gets the other's slot.
-    let server = Server::start(folder.path(), &["--max-streams", "2"]);
+    let server = start(folder.path(), &["--max-streams", "2"]);
     for ((name, events), (cut, told, part, _)) in streams.iter().zip(&mut open).rev() {
         let whole = replay(name, &recording(events), &[]);
         assert_eq!(*part, whole[..*told]);
@@ -631,7 +575,7 @@ fn a_folder_that_cannot_be_written_is_said_at_once() {
 fn a_full_disk_is_said_once_and_streams_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let shell = "trap '' XFSZ; ulimit -f 1; exec";
-    let server = Server::start_in(shell, folder.path(), &["--snapshot-every", "0s"]);
+    let server = start_in(shell, folder.path(), &["--snapshot-every", "0s"]);
     let bytes = recording(&events(9));
     let expected = replay("cam", &bytes, &[]);
     let open = server.send("other", &bytes);
@@ -639,7 +583,7 @@ fn a_full_disk_is_said_once_and_streams_go_on() {
     for _ in 0..2 {
         assert_eq!(server.say("cam", &bytes), expected);
     }
-    let (status, body) = server.request("POST /v1/snapshot");
+    let (status, body) = server.request("POST /v1/snapshot", "");
     assert_eq!((status, body.as_str()), (500, "{\"streams\":1,\"written\":0}\n"));
     // As each opens and ends, and when asked.
     assert_eq!(server.snapshots("failed"), 6.0);
@@ -654,24 +598,16 @@ fn a_full_disk_is_said_once_and_streams_go_on() {
 #[test]
 fn without_a_folder_there_is_nothing_to_keep() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new(PROGRAM)
-        .args(["serve", "--port", "0", "--http", "0"])
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let lines = lines_of(&mut stdout, 2);
-    let at = |k: usize| lines[k].rsplit(' ').next().unwrap().to_owned();
-    let server = Server { child, tcp: at(0), http: at(1), stdout };
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--port", "0", "--http", "0"]).current_dir(folder.path());
+    let server = Server::run(command.stderr(Stdio::piped()), 2);
     let bytes = recording(&events(10)[..400]);
     for _ in 0..2 {
         assert_eq!(server.say("cam", &bytes), replay("cam", &bytes, &[]));
     }
-    let (status, why) = server.request("POST /v1/snapshot");
+    let (status, why) = server.request("POST /v1/snapshot", "");
     assert!(status == 409 && why.contains("--state-dir"), "{status} {why}");
-    assert!(!server.request("GET /metrics").1.contains("dvs_snapshots_total"));
+    assert!(!server.request("GET /metrics", "").1.contains("dvs_snapshots_total"));
     assert_eq!(server.end(), "");
     assert_eq!(files(folder.path()), [""; 0]);
 }

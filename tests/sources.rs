@@ -4,8 +4,8 @@
 mod server;
 mod skip;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,23 +18,10 @@ use dvs_stream::codec::{
 use dvs_stream::event::{Event, SensorSize};
 use serde_json::Value;
 use server::events::{DECK, decoded, written};
-use server::{Metrics, PATIENCE, Server, nameless, records, replay};
+use server::{Metrics, PATIENCE, Server, nameless, records, replay, rest_of};
 use skip::skip;
 
 const SENSOR: SensorSize = SensorSize { width: 35, height: 35 };
-
-/// What one end hears of the other until that closes.
-fn rest_of(mut stream: impl Read) -> String {
-    let mut lines = String::new();
-    stream.read_to_string(&mut lines).unwrap();
-    lines
-}
-
-fn tcp(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.address("tcp")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
 
 /// The deck, turned in one of four ways, with a clock of its own.
 fn decks() -> [Vec<Event>; 4] {
@@ -82,7 +69,7 @@ fn four_streams_of_four_kinds_read_as_their_replays() {
         .concat(),
         4,
     );
-    let (tcp, unix) = (tcp(&server), UnixStream::connect(&socket).unwrap());
+    let (tcp, unix) = (server.connect(), UnixStream::connect(&socket).unwrap());
     unix.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut camera, _) = {
         let dialled = camera.accept().unwrap();
@@ -182,7 +169,7 @@ fn steady(from_us: u64, n: u64) -> impl Iterator<Item = (u64, u32, u32)> {
 
 /// Sends all, reads all.
 fn say(server: &Server, bytes: &[u8]) -> String {
-    let mut stream = tcp(server);
+    let mut stream = server.connect();
     let answer = thread::spawn({
         let stream = stream.try_clone().unwrap();
         move || rest_of(stream)
@@ -217,7 +204,7 @@ fn counters_are_the_sums_that_senders_know() {
     // A named stream, and two that are refused meanwhile. A recording with its table at the end
     // tells by itself when it has ended.
     let named = b"dvs-stream {\"stream\":\"cam\"}\n";
-    let mut cam = tcp(&server);
+    let mut cam = server.connect();
     let (first, second) = deck_bytes.split_at(deck_bytes.len() / 2);
     cam.write_all(&[&named[..], first].concat()).unwrap();
     let mut lines = BufReader::new(cam.try_clone().unwrap());

@@ -1,56 +1,25 @@
 //! Datagrams into a real server: the records of what was sent, for each sender apart.
 
-use std::io::{BufRead, BufReader, Read};
+mod server;
+
 use std::net::UdpSocket;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use server::{PATIENCE, PROGRAM, Server};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
 const DECK: &str = "fixtures/deck.aedat4";
-/// Nothing here takes as long; a test that would hang fails.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Server {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    port: String,
+/// A server of this format's datagrams that prints all records.
+fn start(format: &str, flags: &[&str]) -> Server {
+    let udp = ["serve", "-q", "--output", "jsonl", "--udp", &format!("0={format}")];
+    Server::run(Command::new(PROGRAM).args(udp).args(flags), 1)
 }
 
-impl Server {
-    fn start(format: &str, flags: &[&str]) -> Server {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "-q", "--output", "jsonl", "--udp", &format!("0={format}")])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let port =
-            line.trim_end().strip_prefix("listening udp 127.0.0.1:").expect(&line).to_owned();
-        Server { child, stdout, port }
-    }
-
-    /// Sends SIGTERM and gives what is left of standard output.
-    fn terminate(mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let mut lines = String::new();
-        self.stdout.read_to_string(&mut lines).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        lines
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The next record.
+fn next(server: &mut Server) -> Value {
+    serde_json::from_str(&server.line()).unwrap()
 }
 
 fn send(port: &str, format: &str) {
@@ -81,10 +50,10 @@ fn replayed() -> Vec<String> {
 
 #[test]
 fn datagrams_read_as_their_replay_each_sender_apart() {
-    let server = Server::start("faery-t64", &["--idle", "0s"]);
+    let server = start("faery-t64", &["--idle", "0s"]);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| send(&server.port, "faery-t64"));
+            scope.spawn(|| send(server.port("udp"), "faery-t64"));
         }
     });
     std::thread::sleep(Duration::from_millis(200));
@@ -98,15 +67,13 @@ fn datagrams_read_as_their_replay_each_sender_apart() {
 
 #[test]
 fn a_silent_sender_ends_and_its_slot_is_free() {
-    let mut server = Server::start("faery-t32", &["--idle-timeout", "300ms", "--max-streams", "1"]);
+    let mut server = start("faery-t32", &["--idle-timeout", "300ms", "--max-streams", "1"]);
     let begun = Instant::now();
     for pass in 0..2 {
-        send(&server.port, "faery-t32");
+        send(server.port("udp"), "faery-t32");
         loop {
-            let mut line = String::new();
-            server.stdout.read_line(&mut line).unwrap();
+            let record = next(&mut server);
             assert!(begun.elapsed() < PATIENCE);
-            let record: Value = serde_json::from_str(&line).unwrap();
             if record["type"] == "summary" {
                 assert_eq!(record["segments"], 8, "pass {pass}");
                 break;
@@ -128,14 +95,9 @@ fn datagram(from_us: u64, n: u64) -> Vec<u8> {
 
 #[test]
 fn silence_ends_a_segment_and_what_comes_after_it_is_late() {
-    let mut server = Server::start("faery-t64", &["--idle", "20ms", "--gap", "2ms"]);
+    let mut server = start("faery-t64", &["--idle", "20ms", "--gap", "2ms"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = format!("127.0.0.1:{}", server.port);
-    let next = |server: &mut Server| -> Value {
-        let mut line = String::new();
-        server.stdout.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    };
+    let to = server.address("udp").to_owned();
     // 10 windows with 10 events each.
     socket.send_to(&datagram(1_000_000, 100), &to).unwrap();
     let mut predictions = 0;
@@ -162,9 +124,9 @@ fn silence_ends_a_segment_and_what_comes_after_it_is_late() {
 
 #[test]
 fn who_skips_to_the_newest_counts_what_was_skipped() {
-    let mut server = Server::start("faery-t64", &["--overflow", "udp=skip-to-newest"]);
+    let mut server = start("faery-t64", &["--overflow", "udp=skip-to-newest"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = format!("127.0.0.1:{}", server.port);
+    let to = server.address("udp").to_owned();
     // Each holds 40 windows of 10 events, with silence between them.
     let sent = 30;
     for k in 0..sent {
@@ -176,9 +138,7 @@ fn who_skips_to_the_newest_counts_what_was_skipped() {
     socket.send_to(&datagram(newest, 10), &to).unwrap();
     let mut records: Vec<Value> = Vec::new();
     while records.last().is_none_or(|record| record["t_us"] != newest + 1000) {
-        let mut line = String::new();
-        server.stdout.read_line(&mut line).unwrap();
-        records.push(serde_json::from_str(&line).unwrap());
+        records.push(next(&mut server));
     }
     let rest = server.terminate();
     records.extend(rest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
@@ -192,9 +152,9 @@ fn who_skips_to_the_newest_counts_what_was_skipped() {
 
 #[test]
 fn hostile_datagrams_are_counted_and_the_next_one_is_read() {
-    let server = Server::start("faery-t64", &[]);
+    let server = start("faery-t64", &[]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = format!("127.0.0.1:{}", server.port);
+    let to = server.address("udp").to_owned();
     let event = [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4, 0, 1];
     let beyond = [0xff; 13];
     for datagram in [&event[..], &[], &event[..5], &beyond, &[7; 1000], &event] {
@@ -209,23 +169,19 @@ fn hostile_datagrams_are_counted_and_the_next_one_is_read() {
 
 #[test]
 fn what_has_come_before_sigterm_is_taken_in() {
-    let mut server = Server::start("faery-t64", &["--idle", "0s"]);
-    let pid = server.child.id().to_string();
-    let signal =
-        |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let server = start("faery-t64", &["--idle", "0s"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     // More than is taken in at once, and within the smallest buffer that a kernel grants.
     let (n, each) = (7, 4000);
-    signal("-STOP");
+    server.signal("-STOP");
     for k in 0..n {
         let all = datagram(100 * k * each, each);
-        socket.send_to(&all, format!("127.0.0.1:{}", server.port)).unwrap();
+        socket.send_to(&all, server.address("udp")).unwrap();
     }
-    signal("-TERM");
-    signal("-CONT");
-    let mut lines = String::new();
-    server.stdout.read_to_string(&mut lines).unwrap();
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    server.signal("-TERM");
+    server.signal("-CONT");
+    let (code, lines, _) = server.ended();
+    assert_eq!(code, Some(0));
     let summary: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(summary["events"], n * each);
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,31 +19,35 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
 /// Nothing here takes as long; a test that would hang fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server, killed when dropped. On a machine that may be slow, so silence completes no window.
+/// A server, killed when dropped.
 pub struct Server {
-    child: Child,
+    pub child: Child,
     listening: Vec<String>,
-    stdout: BufReader<ChildStdout>,
+    pub stdout: BufReader<ChildStdout>,
+    /// Where it is heard.
+    pub stderr: Option<BufReader<ChildStderr>>,
 }
 
 impl Server {
-    /// Starts one that prints all records, and waits for its `listening` lines.
+    /// Starts one that prints all records, and waits for its `listening` lines. On a machine that
+    /// may be slow, so silence completes no window.
     pub fn start(flags: &[&str], listeners: usize) -> Server {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "-q", "--output", "jsonl", "--idle", "0s"])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let quiet = ["serve", "-q", "--output", "jsonl", "--idle", "0s"];
+        Server::run(Command::new(PROGRAM).args(quiet).args(flags), listeners)
+    }
+
+    /// Starts one by this command, and waits for its `listening` lines.
+    pub fn run(command: &mut Command, listeners: usize) -> Server {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = child.stderr.take().map(BufReader::new);
         let mut listening = Vec::new();
         for _ in 0..listeners {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
             listening.push(line.trim_end().strip_prefix("listening ").expect(&line).to_owned());
         }
-        Server { child, listening, stdout }
+        Server { child, listening, stdout, stderr }
     }
 
     /// Address of the first listener of a kind.
@@ -57,16 +61,32 @@ impl Server {
         self.address(kind).rsplit(':').next().unwrap()
     }
 
-    /// What `/metrics` tells.
-    pub fn metrics(&self) -> Metrics {
+    /// A client over TCP.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address("tcp")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// One request over HTTP, such as `GET /livez`, with header lines of its own; gives the status
+    /// and the body.
+    pub fn request(&self, what: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address("http")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        Metrics::of(text)
+        let head = format!("{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let answer = rest_of(stream);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// What `/metrics` tells.
+    pub fn metrics(&self) -> Metrics {
+        let (status, text) = self.request("GET /metrics", "");
+        assert_eq!(status, 200, "{text}");
+        Metrics::of(&text)
     }
 
     /// The next line of standard output.
@@ -88,14 +108,34 @@ impl Server {
         }
     }
 
-    /// Sends SIGTERM; gives what is left of standard output.
-    pub fn terminate(mut self) -> String {
+    /// Sends a signal, such as `-TERM`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let mut lines = String::new();
-        self.stdout.read_to_string(&mut lines).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        lines
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Sends a signal that ends it, and gives the exit code, with its output unread.
+    pub fn exit(&mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
+        self.child.wait().unwrap().code()
+    }
+
+    /// Its exit code, what is left of standard output, and of standard error where that is heard.
+    pub fn ended(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut out).unwrap();
+        if let Some(stderr) = &mut self.stderr {
+            stderr.read_to_string(&mut err).unwrap();
+        }
+        (self.child.wait().unwrap().code(), out, err)
+    }
+
+    /// Sends SIGTERM, which it must end well on; gives what is left of standard output.
+    pub fn terminate(self) -> String {
+        self.signal("-TERM");
+        let (code, out, _) = self.ended();
+        assert_eq!(code, Some(0));
+        out
     }
 }
 
@@ -104,6 +144,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What one end hears of the other until that closes.
+pub fn rest_of(mut stream: impl Read) -> String {
+    let mut lines = Vec::new();
+    let read = stream.read_to_end(&mut lines);
+    let lines = String::from_utf8(lines).unwrap();
+    read.unwrap_or_else(|error| panic!("{error} after {lines}"));
+    lines
 }
 
 /// The series of `/metrics`.
