@@ -36,6 +36,11 @@ impl<const N: usize> Carry<N> {
         (begun, records)
     }
 
+    /// Bytes that are held of a record whose last have not come.
+    pub(super) fn n_held(&self) -> usize {
+        self.n
+    }
+
     /// Nothing may be left when a stream of `offset` bytes has ended.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Bit 31 set: no time follows; clear: a word with the low half of the µs follows. Bits 30 to 16 x,
 //! bit 15 set for ON, bits 14 to 0 y. Events without times have that of their arrival.
 
+use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, DatagramFormat};
 use super::records::does_not_fit;
@@ -45,8 +46,8 @@ struct Spif {
     clock: Unwrap32,
     /// Word of an event whose time is to come.
     pending: Option<u32>,
-    carry: [u8; WORD_BYTES],
-    n_carry: usize,
+    carry: Carry<WORD_BYTES>,
+    /// Bytes of whole words.
     offset: u64,
     malformed: u64,
 }
@@ -58,8 +59,7 @@ impl Spif {
             arrival_us: None,
             clock: Unwrap32::new(),
             pending: None,
-            carry: [0; WORD_BYTES],
-            n_carry: 0,
+            carry: Carry::default(),
             offset: 0,
             malformed: 0,
         }
@@ -127,21 +127,15 @@ impl Decoder for Spif {
             self.datagram(bytes, out);
             return Ok(Need::More);
         }
-        for &byte in bytes {
-            self.carry[self.n_carry] = byte;
-            self.n_carry += 1;
-            self.offset += 1;
-            if self.n_carry < WORD_BYTES {
-                continue;
-            }
-            self.n_carry = 0;
-            if !self.word(u32::from_le_bytes(self.carry), out) {
+        let (begun, words) = self.carry.cut(bytes);
+        for word in begun.iter().chain(words) {
+            if !self.word(u32::from_le_bytes(*word), out) {
                 let what = "the event carries no time, and nothing tells when it arrived: send \
                             such events live, or record them with times"
                     .to_owned();
-                let offset = self.offset - WORD_BYTES as u64;
-                return Err(Error::Malformed { format: NAME, offset, what });
+                return Err(Error::Malformed { format: NAME, offset: self.offset, what });
             }
+            self.offset += WORD_BYTES as u64;
         }
         Ok(Need::More)
     }
@@ -159,12 +153,13 @@ impl Decoder for Spif {
     }
 
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
-        let n_pending = if self.pending.is_some() { WORD_BYTES } else { 0 } + self.n_carry;
+        let n_whole = if self.pending.is_some() { WORD_BYTES } else { 0 };
+        let n_pending = n_whole + self.carry.n_held();
         if n_pending == 0 {
             return Ok(());
         }
         let what = format!("the last event ends after {n_pending} of {} bytes", 2 * WORD_BYTES);
-        Err(Error::Malformed { format: NAME, offset: self.offset - n_pending as u64, what })
+        Err(Error::Malformed { format: NAME, offset: self.offset - n_whole as u64, what })
     }
 
     fn sensor(&self) -> Sensor {
