@@ -73,18 +73,22 @@ pub fn of_recording(
         reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
     let mut pictures = vec![Picture {
         name: "events".to_owned(),
-        svg: events(model.card.sensor, frames, &format!("{name}: events"))?,
+        svg: events(
+            model.card.sensor,
+            &slices(model.card.sensor, frames),
+            &format!("{name}: events"),
+        )?,
     }];
     pictures.extend(of_trace(&trace, &times_ms, &model.card.labels, name)?);
     Ok(pictures)
 }
 
-/// The event grid of a recording's frames.
+/// The event grid of a recording's slices.
 ///
 /// # Errors
 /// When the plotting library cannot draw.
-pub fn events(sensor: SensorSize, frames: &Frames, title: &str) -> Result<String> {
-    plot::event_grid(title, (sensor.width, sensor.height), &slices(sensor, frames))
+pub fn events(sensor: SensorSize, slices: &[Slice], title: &str) -> Result<String> {
+    plot::event_grid(title, (sensor.width, sensor.height), slices)
 }
 
 /// What [`events`] draws: a recording in a few slices of time, and the pixels that had events.

@@ -18,7 +18,7 @@ use crate::frame::{Frames, SlotFrames, Window};
 use crate::model::Model;
 use crate::nn::{PlannedStep, Trace};
 use crate::pictures;
-use crate::plot::{self, Slice};
+use crate::plot::Slice;
 use crate::score::{Reader, Reading, Score, Share};
 use crate::session::Rules;
 use crate::store::replace;
@@ -354,7 +354,7 @@ fn draw_events(outcome: &Outcome, scored: &[&Sample], events: &[Events]) -> Resu
             let (sample, reading) = (scored[*recording], &trained.readings[*recording]);
             let label = reading.verdict.class.map_or("unknown", |c| &labels[usize::from(c)]);
             let title = format!("{}: {} read as {label}", sample.name, labels[sample.class]);
-            let svg = plot::event_grid(&title, (sensor.width, sensor.height), slices)?;
+            let svg = pictures::events(sensor, slices, &title)?;
             Ok(pictures::Picture { name: sample.name.clone(), svg })
         });
         Ok(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? })
