@@ -120,7 +120,13 @@ fn a_stream_reads_as_its_replay_however_it_is_cut() {
 
 #[test]
 fn sigterm_ends_open_streams_with_their_summary() {
-    let server = Server::tcp(&[]);
+    // The second steps once a minute, and does not wait for that.
+    for tick in ["0s", "60s"] {
+        ends_open_streams_with_their_summary(Server::tcp(&["--tick", tick]));
+    }
+}
+
+fn ends_open_streams_with_their_summary(server: Server) {
     let mut stream = server.connect();
     let silent = server.connect();
     stream.write_all(&deck()).unwrap();

@@ -56,6 +56,7 @@ pub struct Hub {
     /// Rings when a connection has gone.
     pub gone: Notify,
     stopping: Cell<bool>,
+    stopped: Notify,
     seats: Cell<usize>,
     names: RefCell<HashSet<String>>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
@@ -119,6 +120,7 @@ impl Hub {
             turned: Notify::new(),
             gone: Notify::new(),
             stopping: Cell::new(false),
+            stopped: Notify::new(),
             seats: Cell::new(0),
             names: RefCell::default(),
             clients: RefCell::default(),
@@ -159,6 +161,7 @@ impl Hub {
     /// Ends all connections.
     pub fn stop(&self) {
         self.stopping.set(true);
+        self.stopped.notify_one();
         self.clients.borrow().values().for_each(|client| client.call(Call::Stop));
     }
 
@@ -325,8 +328,9 @@ impl Hub {
         let mut next = tokio::time::Instant::now();
         loop {
             self.bell.notified().await;
-            if !self.limits.tick.is_zero() {
-                tokio::time::sleep_until(next).await;
+            if !self.limits.tick.is_zero() && !self.is_stopping() {
+                // What ends the server ends the pause.
+                let _ = tokio::time::timeout_at(next, self.stopped.notified()).await;
                 next = tokio::time::Instant::now() + self.limits.tick;
             }
             let begun = Instant::now();
