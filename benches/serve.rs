@@ -13,16 +13,15 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dvs_stream::codec::{Compression, EncoderOptions, by_name};
 use dvs_stream::event::{Event, Polarity};
-use tokio::io::AsyncReadExt;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 const PER_WINDOW: u64 = 175;
 const CLOCK_TICKS_S: f64 = 100.0;
@@ -92,45 +91,132 @@ impl Drop for Server {
     }
 }
 
-enum Half {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Half {
-    /// Sends all; both halves share one socket, which the reading one has made non-blocking.
-    fn send(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let sent = match self {
-                Half::Tcp(stream) => stream.write(bytes),
-                Half::Unix(stream) => stream.write(bytes),
-            };
-            match sent {
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
+impl Socket {
+    fn connect(kind: &str, address: &str) -> Socket {
+        if kind == "unix" {
+            let stream = UnixStream::connect(address).expect("connects");
+            stream.set_nonblocking(true).expect("not blocking");
+            return Socket::Unix(stream);
+        }
+        let stream = TcpStream::connect(address).expect("connects");
+        stream.set_nodelay(true).expect("no delay");
+        stream.set_nonblocking(true).expect("not blocking");
+        Socket::Tcp(stream)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(buffer),
+            Socket::Unix(stream) => stream.read(buffer),
         }
     }
 
-    fn end(self) {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         match self {
-            Half::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Half::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn end(&self) {
+        match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
         .expect("ends");
     }
 }
 
-/// A connection, to be written and to be read.
-fn connect(kind: &str, address: &str) -> (Half, Half) {
-    if kind == "unix" {
-        let stream = UnixStream::connect(address).expect("connects");
-        return (Half::Unix(stream.try_clone().expect("clones")), Half::Unix(stream));
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
     }
-    let stream = TcpStream::connect(address).expect("connects");
-    stream.set_nodelay(true).expect("no delay");
-    (Half::Tcp(stream.try_clone().expect("clones")), Half::Tcp(stream))
+}
+
+/// A stream: what of it was sent when, and what was answered.
+struct Client {
+    socket: Socket,
+    sent: Vec<Duration>,
+    held: Vec<u8>,
+    ended: bool,
+}
+
+/// All streams, sent to and read from by one thread: two would take the server's core.
+struct Clients {
+    clients: Vec<Client>,
+    epoll: Epoll,
+    ready: Vec<EpollEvent>,
+    buffer: Vec<u8>,
+    begun: Instant,
+    latencies: Vec<Duration>,
+}
+
+impl Clients {
+    fn connect(kind: &str, n: usize, address: &str) -> Clients {
+        let epoll = Epoll::new(EpollCreateFlags::empty()).expect("epoll");
+        let client = |i: usize| {
+            let socket = Socket::connect(kind, address);
+            epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, i as u64)).expect("adds");
+            Client { socket, sent: Vec::new(), held: Vec::new(), ended: false }
+        };
+        Clients {
+            clients: (0..n).map(client).collect(),
+            epoll,
+            ready: vec![EpollEvent::empty(); 64],
+            buffer: vec![0; 64 << 10],
+            begun: Instant::now(),
+            latencies: Vec::new(),
+        }
+    }
+
+    /// Reads what has come.
+    fn read(&mut self, timeout: EpollTimeout) {
+        let n = self.epoll.wait(&mut self.ready, timeout).expect("waits");
+        for event in &self.ready[..n] {
+            let client = &mut self.clients[event.data() as usize];
+            let n = match client.socket.read(&mut self.buffer) {
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => panic!("{error}"),
+            };
+            if n == 0 {
+                client.ended = true;
+                self.epoll.delete(&client.socket).expect("removes");
+                continue;
+            }
+            let now = self.begun.elapsed();
+            client.held.extend_from_slice(&self.buffer[..n]);
+            let whole = client.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            // A window is complete with the first event of the chunk after its own; the last one
+            // ends with the stream.
+            let windows = client.held[..whole].split(|b| *b == b'\n').filter_map(window_of);
+            let sent = windows.filter_map(|window| client.sent.get(window + 1));
+            self.latencies.extend(sent.map(|sent| now.saturating_sub(*sent)));
+            client.held.drain(..whole);
+        }
+    }
+
+    fn send(&mut self, i: usize, mut bytes: &[u8]) {
+        let now = self.begun.elapsed();
+        self.clients[i].sent.push(now);
+        while !bytes.is_empty() {
+            match self.clients[i].socket.write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.read(EpollTimeout::ZERO);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
 }
 
 /// `n` streams in real time for `seconds`.
@@ -146,43 +232,32 @@ fn paced(kind: &str, n: usize, seconds: u64) {
     let mut chunks: Vec<Vec<u8>> =
         (0..chunks_a_stream as u64).map(|k| chunk(&mut next, k * 1000 + 500)).collect();
     chunks[0].splice(0..0, b"#!AER-DAT2.0\r\n".iter().copied());
-    let (mut senders, halves): (Vec<_>, Vec<_>) =
-        (0..n).map(|_| connect(kind, &server.address)).unzip();
-    let begun = Instant::now();
-    let sent: Arc<Vec<AtomicU64>> =
-        Arc::new((0..n * chunks_a_stream).map(|_| AtomicU64::new(0)).collect());
-    let reading = {
-        let sent = sent.clone();
-        thread::spawn(move || read_all(halves, &sent, chunks_a_stream, begun))
-    };
+    let mut clients = Clients::connect(kind, n, &server.address);
     let cpu = server.cpu_s();
-    let start = begun.elapsed() + Duration::from_millis(20);
+    let start = clients.begun.elapsed() + Duration::from_millis(20);
     let mut behind = Duration::ZERO;
     for (k, chunk) in chunks.iter().enumerate() {
-        for (i, sender) in senders.iter_mut().enumerate() {
+        for i in 0..n {
             let due =
                 start + Duration::from_nanos(1_000_000 * k as u64 + (1_000_000 * i / n) as u64);
-            let now = begun.elapsed();
-            if due > now + Duration::from_micros(60) {
-                thread::sleep(due - now - Duration::from_micros(50));
+            clients.read(EpollTimeout::ZERO);
+            while clients.begun.elapsed() < due {
+                clients.read(EpollTimeout::ZERO);
             }
-            while begun.elapsed() < due {
-                std::hint::spin_loop();
-            }
-            let now = begun.elapsed();
-            behind = behind.max(now.saturating_sub(due));
-            let stamp = &sent[i * chunks_a_stream + k];
-            stamp.store(now.as_nanos() as u64, Ordering::Release);
-            sender.send(chunk);
+            behind = behind.max(clients.begun.elapsed().saturating_sub(due));
+            clients.send(i, chunk);
         }
     }
-    let wall_s = (begun.elapsed() - start).as_secs_f64();
-    senders.into_iter().for_each(Half::end);
-    let mut latencies = reading.join().expect("reads");
+    let wall_s = (clients.begun.elapsed() - start).as_secs_f64();
+    clients.clients.iter().for_each(|client| client.socket.end());
+    while clients.clients.iter().any(|client| !client.ended) {
+        clients.read(EpollTimeout::NONE);
+    }
     let after = server.cpu_s();
+    let mut latencies = clients.latencies;
     latencies.sort_unstable();
     let windows = n * (chunks_a_stream - 1);
-    let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize] as f64 * 1e-6;
+    let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
     let events = (windows as u64 * PER_WINDOW) as f64;
     let (user, system) = (after.0 - cpu.0, after.1 - cpu.1);
     println!(
@@ -198,65 +273,8 @@ fn paced(kind: &str, n: usize, seconds: u64) {
         system * 1e6 / windows as f64,
         (user + system) / wall_s * 100.0,
         behind.as_secs_f64() * 1e3,
-        latencies.len().min(windows),
+        latencies.len(),
     );
-}
-
-/// Reads all connections to their ends; gives the latencies in ns.
-fn read_all(
-    halves: Vec<Half>,
-    sent: &Arc<Vec<AtomicU64>>,
-    chunks_a_stream: usize,
-    begun: Instant,
-) -> Vec<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    runtime.block_on(async {
-        let tasks: Vec<_> = halves
-            .into_iter()
-            .enumerate()
-            .map(|(i, half)| {
-                let sent = sent.clone();
-                tokio::spawn(async move {
-                    let mut reader: Box<dyn tokio::io::AsyncRead + Unpin + Send> = match half {
-                        Half::Tcp(stream) => {
-                            stream.set_nonblocking(true).expect("not blocking");
-                            Box::new(tokio::net::TcpStream::from_std(stream).expect("a stream"))
-                        }
-                        Half::Unix(stream) => {
-                            stream.set_nonblocking(true).expect("not blocking");
-                            Box::new(tokio::net::UnixStream::from_std(stream).expect("a stream"))
-                        }
-                    };
-                    let (mut held, mut latencies) = (Vec::new(), Vec::new());
-                    let mut buffer = vec![0; 64 << 10];
-                    while let Ok(n) = reader.read(&mut buffer).await {
-                        if n == 0 {
-                            break;
-                        }
-                        let now = begun.elapsed().as_nanos() as u64;
-                        held.extend_from_slice(&buffer[..n]);
-                        let whole = held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-                        for line in held[..whole].split(|b| *b == b'\n') {
-                            let Some(window) = window_of(line) else { continue };
-                            // The last window ends with the stream, not with a chunk.
-                            if window + 1 < chunks_a_stream {
-                                let stamp = &sent[i * chunks_a_stream + window + 1];
-                                latencies.push(now.saturating_sub(stamp.load(Ordering::Acquire)));
-                            }
-                        }
-                        held.drain(..whole);
-                    }
-                    latencies
-                })
-            })
-            .collect();
-        let mut all = Vec::new();
-        for task in tasks {
-            all.extend(task.await.expect("a reader"));
-        }
-        all
-    })
 }
 
 /// Number of the window of a prediction's line.
