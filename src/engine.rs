@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
 use crate::prediction::{Losses, Record, Records, Totals};
 use crate::ring::{FrameReceiver, FrameSender, Item, Saver, StreamEnd, ring};
-use crate::session::{Session, SlotState};
+use crate::session::{Rules, Session, SlotState};
 use crate::telemetry::{EngineMeters, StreamMeters};
 
 /// Where the engine's records go.
@@ -49,6 +49,15 @@ pub struct Resumed {
     pub told: Totals,
     /// What came after it was saved is lost.
     pub restarted: bool,
+}
+
+/// What a stream may have of its own when it begins.
+#[derive(Clone, Debug, Default)]
+pub struct Begin {
+    /// Its rules, where they are not the session's.
+    pub rules: Option<Rules>,
+    /// Where it goes on.
+    pub resumed: Option<Box<Resumed>>,
 }
 
 /// What a turn of the engine came to.
@@ -87,7 +96,7 @@ struct Opened {
     frames: FrameReceiver,
     room: Sender<()>,
     meters: StreamMeters,
-    resumed: Option<Box<Resumed>>,
+    begin: Begin,
 }
 
 impl Port {
@@ -97,11 +106,11 @@ impl Port {
     /// # Errors
     /// When the engine is gone.
     pub fn open(&self, name: &str) -> std::result::Result<Feed, EngineGone> {
-        self.open_in(name, name, None)
+        self.open_in(name, name, Begin::default())
     }
 
-    /// Opens a stream whose meters are in the series of another name, or one that goes on where it
-    /// was saved. The engine fails where its session cannot restore what was saved.
+    /// Opens a stream whose meters are in the series of another name, or one that begins with
+    /// something of its own. The engine fails where its session cannot restore what was saved.
     ///
     /// # Errors
     /// When the engine is gone.
@@ -109,17 +118,17 @@ impl Port {
         &self,
         name: &str,
         series: &str,
-        resumed: Option<Box<Resumed>>,
+        begin: Begin,
     ) -> std::result::Result<Feed, EngineGone> {
         let (sender, receiver) = ring();
         let (room_in, room) = bounded(1);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let stream = Stream { id, name: name.to_owned() };
         let mut meters = StreamMeters::new(series);
-        if let Some(Resumed { counted, told, restarted, .. }) = resumed.as_deref() {
+        if let Some(Resumed { counted, told, restarted, .. }) = begin.resumed.as_deref() {
             meters.resume(*counted, *told, *restarted);
         }
-        let opened = Opened { stream, frames: receiver, room: room_in, meters, resumed };
+        let opened = Opened { stream, frames: receiver, room: room_in, meters, begin };
         self.streams.send(opened).map_err(|_| EngineGone)?;
         Ok(Feed { id, frames: sender, bell: self.bell.clone(), room })
     }
@@ -288,7 +297,11 @@ impl Engine {
         }
         for (k, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
             let Some(mut opened) = self.waiting.pop_front() else { break };
-            if let Some(resumed) = opened.resumed.take() {
+            let Begin { rules, resumed } = std::mem::take(&mut opened.begin);
+            if let Some(rules) = rules {
+                self.session.open(k, rules);
+            }
+            if let Some(resumed) = resumed {
                 self.session.restore(k, &resumed.slot)?;
             }
             *slot = Some(opened);

@@ -60,6 +60,7 @@ pub struct Session {
 }
 
 struct Slot {
+    rules: Rules,
     activity: Activity,
     readout: RunningReadout,
     segment: Option<OpenSegment>,
@@ -93,7 +94,7 @@ impl Session {
     /// When the state cannot be allocated.
     pub fn new(network: Arc<Network>, rules: Rules, n_slots: usize) -> Result<Self> {
         let state = network.zero_state(n_slots)?;
-        let slot = || Slot::new(&rules, network.outputs());
+        let slot = || Slot::new(rules, network.outputs());
         let slots = std::iter::repeat_with(slot).take(n_slots).collect();
         let (plan, turns, voltages) = Default::default();
         Ok(Session { network, rules, state, slots, plan, turns, voltages, trace: None })
@@ -119,6 +120,11 @@ impl Session {
         self.trace.take()
     }
 
+    /// A stream of rules of its own begins in a slot.
+    pub fn open(&mut self, slot: usize, rules: Rules) {
+        self.slots[slot] = Slot::new(rules, self.network.outputs());
+    }
+
     /// Steps the windows that each slot brings, appends what they tell.
     ///
     /// # Errors
@@ -141,14 +147,14 @@ impl Session {
         for SlotFrames { slot, frames } in brought {
             for (window, turn) in frames.windows().iter().zip(&mut turns) {
                 let stepped = if turn.steps { voltages.next() } else { None };
-                self.slots[*slot].take(*slot, &self.rules, window, *turn, stepped, out);
+                self.slots[*slot].take(*slot, window, *turn, stepped, out);
             }
         }
         Ok(())
     }
 
     /// The stream of a slot has ended: its last segment, its error, its summary. The slot is
-    /// then as new.
+    /// then as new, with the session's rules.
     pub fn finish(
         &mut self,
         slot: usize,
@@ -156,7 +162,7 @@ impl Session {
         error: Option<Record>,
         out: &mut Records,
     ) {
-        let fresh = Slot::new(&self.rules, self.network.outputs());
+        let fresh = Slot::new(self.rules, self.network.outputs());
         let mut ended = std::mem::replace(&mut self.slots[slot], fresh);
         ended.end_segment(slot, out);
         if let Some(error) = error {
@@ -172,7 +178,7 @@ impl Session {
     /// When the tensor library fails.
     pub fn save(&self, slot: usize) -> Result<SlotState> {
         let row = self.state.row(slot)?;
-        let Slot { activity, ref readout, segment, verdict, windows, segments, losses } =
+        let Slot { activity, ref readout, segment, verdict, windows, segments, losses, .. } =
             self.slots[slot];
         let readout = readout.save();
         Ok(SlotState { row, readout, activity, segment, verdict, windows, segments, losses })
@@ -195,10 +201,12 @@ impl Session {
         if !sound {
             return Err(Error::Mismatch("the state of its segment is not one".to_owned()));
         }
-        let mut readout = RunningReadout::new(self.rules.readout, n_classes, self.rules.window_us);
+        let fresh = Slot::new(self.slots[slot].rules, n_classes);
+        let Slot { rules, mut readout, .. } = fresh;
         readout.restore(&saved.readout)?;
         self.state.set_row(slot, &saved.row)?;
-        self.slots[slot] = Slot { activity, readout, segment, verdict, windows, segments, losses };
+        self.slots[slot] =
+            Slot { rules, activity, readout, segment, verdict, windows, segments, losses };
         Ok(())
     }
 
@@ -206,9 +214,9 @@ impl Session {
         self.plan.clear();
         self.turns.clear();
         for (slot_index, SlotFrames { slot, frames }) in brought.iter().enumerate() {
-            let activity = &mut self.slots[*slot].activity;
+            let Slot { activity, rules, .. } = &mut self.slots[*slot];
             for (k, window) in frames.windows().iter().enumerate() {
-                let turn = activity.turn(&self.rules.silence, window.events, window.restart);
+                let turn = activity.turn(&rules.silence, window.events, window.restart);
                 if turn.steps {
                     let (slot_index, window) = (slot_index as u32, k as u32);
                     self.plan.push(PlannedStep { slot_index, window, reset: turn.opens });
@@ -220,8 +228,9 @@ impl Session {
 }
 
 impl Slot {
-    fn new(rules: &Rules, n_classes: usize) -> Self {
+    fn new(rules: Rules, n_classes: usize) -> Self {
         Slot {
+            rules,
             activity: Activity::default(),
             readout: RunningReadout::new(rules.readout, n_classes, rules.window_us),
             segment: None,
@@ -235,7 +244,6 @@ impl Slot {
     fn take(
         &mut self,
         slot: usize,
-        rules: &Rules,
         window: &Window,
         turn: Turn,
         voltages: Option<&[f32]>,
@@ -250,14 +258,15 @@ impl Slot {
         }
         let Some(voltages) = voltages else { return };
         let logits = self.readout.push(voltages);
-        let open = || OpenSegment::new(window.t_start_us, turn.first, &rules.silence);
+        let Rules { silence, min_confidence, .. } = self.rules;
+        let open = || OpenSegment::new(window.t_start_us, turn.first, &silence);
         let segment = self.segment.get_or_insert_with(open);
         let answer = verdict(logits);
         let prediction = Prediction {
             window: self.windows,
             t_us: window.t_end_us,
             events: window.events,
-            verdict: segment.push(&rules.silence, rules.min_confidence, window, answer),
+            verdict: segment.push(&silence, min_confidence, window, answer),
             losses: std::mem::take(&mut self.losses),
         };
         self.windows += 1;

@@ -119,6 +119,42 @@ fn a_stream_reads_as_its_replay_however_it_is_cut() {
 }
 
 #[test]
+fn a_first_line_rules_its_own_stream_alone() {
+    let server = Server::tcp(&["-q", "--readout", "mean", "--max-streams", "4"]);
+    let cases: [(&str, &[&str]); 4] = [
+        ("{}", &["--readout", "mean"]),
+        ("{\"readout\":\"last\"}", &["--readout", "last"]),
+        (
+            "{\"gap\":\"12ms\",\"quiet\":20,\"min_confidence\":0.9}",
+            &["--readout", "mean", "--gap", "12ms", "--quiet", "20", "--min-confidence", "0.9"],
+        ),
+        (
+            "{\"readout\":\"max:5ms\",\"gap\":\"1.5ms\"}",
+            &["--readout", "max:5ms", "--gap", "1500us"],
+        ),
+    ];
+    let expected = cases.map(|(_, flags)| nameless(&replay(&deck(), flags).0));
+    assert_ne!(expected[0], expected[1]);
+    assert_ne!(expected[0], expected[2]);
+    // Slots that held other rules, and then other rules at once.
+    for turn in 0..4 {
+        thread::scope(|scope| {
+            for k in 0..cases.len() {
+                let stream = server.connect();
+                let case = (k + turn) % cases.len();
+                let (line, expected) = (cases[case].0, &expected[case]);
+                let begun = format!("dvs-stream {line}\n").into_bytes();
+                scope.spawn(move || {
+                    let bytes = [begun, deck()].concat();
+                    assert_eq!(&nameless(&play(stream, &bytes, &[3000])), expected, "{line}");
+                });
+            }
+        });
+    }
+    server.end();
+}
+
+#[test]
 fn sigterm_ends_open_streams_with_their_summary() {
     // The second steps once a minute, and does not wait for that.
     for tick in ["0s", "60s"] {

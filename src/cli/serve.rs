@@ -17,7 +17,7 @@ use crate::ingest::Reading;
 use crate::nn::DeviceChoice;
 use crate::serve::{
     About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve,
-    UdpSource, run,
+    StreamConfig, UdpSource, run,
 };
 use crate::window::{Origin, Partial, WindowConfig};
 
@@ -265,20 +265,22 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
             .collect(),
         dial: args.connect.clone(),
         token_file: args.token_file.clone(),
-        reading: Reading {
-            format: args.decoder.format(),
-            decoder: args.decoder.options(),
-            view,
-            ..Reading::default()
+        config: StreamConfig {
+            reading: Reading {
+                format: args.decoder.format(),
+                decoder: args.decoder.options(),
+                view,
+                ..Reading::default()
+            },
+            window: WindowConfig {
+                sensor: model.card.sensor,
+                window_us: model.card.window_us,
+                gap_us: model.card.gap_us,
+                origin: Origin::First,
+                partial: Partial::Keep,
+            },
+            rules,
         },
-        window: WindowConfig {
-            sensor: model.card.sensor,
-            window_us: model.card.window_us,
-            gap_us: model.card.gap_us,
-            origin: Origin::First,
-            partial: Partial::Keep,
-        },
-        rules,
         keeping: args.states.keeping()?,
         limits: args.limits.limits(&args.states, tick_us),
     };

@@ -14,13 +14,13 @@ use tokio::time::timeout_at;
 use tracing::info;
 
 use super::client::{Call, Client, Input, Reader, Stage, Writer};
+use super::config::StreamConfig;
 use super::hello::{Hello, Opening, opening};
 use super::hub::{Hub, Seat};
 use super::limits::Flow;
 use super::stages::Stages;
 use crate::codec::Need;
 use crate::error::{Error, Result};
-use crate::ingest::{Ingest, Reading};
 
 /// Bytes read and thrown away of a client that still sends when its stream has ended: closing
 /// with unread bytes would take its last answers from it.
@@ -48,7 +48,12 @@ pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String, f
 ///
 /// # Errors
 /// Why it ended, unless the server that it was heard by ends, or it closed in good order.
-pub async fn hear(hub: Rc<Hub>, reader: Reader, name: &str, reading: Reading) -> (u64, Result<()>) {
+pub async fn hear(
+    hub: Rc<Hub>,
+    reader: Reader,
+    name: &str,
+    config: &StreamConfig,
+) -> (u64, Result<()>) {
     let client = Rc::new(Client::new(Box::new(tokio::io::sink()), name, hub.limits.outbox_bytes));
     let _known = hub.meet(&client);
     let flow = hub.limits.dv;
@@ -57,8 +62,8 @@ pub async fn hear(hub: Rc<Hub>, reader: Reader, name: &str, reading: Reading) ->
         let Some(begun) = begun else { return Ok(None) };
         let mut seat = hub.claim().inspect_err(|_| hub.meters.refused())?;
         let feed = seat.open(name, false, &connection.client)?;
-        let ingest = Ingest::new(reading, hub.window, None);
-        Ok(Some((begun, seat, Stages::new((name, name), ingest, feed, None, flow))))
+        let stages = Stages::new((name, name), config.ingest(), feed, None, flow);
+        Ok(Some((begun, seat, stages)))
     });
     match opened {
         Ok(Some((begun, _seat, stages))) => connection.events(begun, stages).await,
@@ -85,16 +90,17 @@ impl Connection {
     /// One stream. An error means that none was opened.
     async fn stream(&mut self, mut seat: Seat, peer: &str) -> Result<()> {
         let Some((hello, begun)) = self.opening().await? else { return Ok(()) };
-        let reading = hello.over(self.hub.reading)?;
+        let config = hello.over(self.hub.config)?;
         self.hub.admit(hello.token.as_deref())?;
         let name = match &hello.stream {
             Some(name) => seat.take_name(name)?,
             None => peer,
         };
         self.client.outbox.borrow_mut().rename(name);
-        let mut ingest = Ingest::new(reading, self.hub.window, None);
+        seat.rule(config.rules);
+        let mut ingest = config.ingest();
         let keeper = self.hub.keeper.as_ref().filter(|_| hello.stream.is_some());
-        let kept = keeper.map(|keeper| keeper.stream(name, &reading));
+        let kept = keeper.map(|keeper| keeper.stream(name, &config));
         if let Some(kept) = kept.as_ref().filter(|_| hello.resume != Some(false))
             && let Some(snapshot) = kept.recall().await
         {

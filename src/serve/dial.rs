@@ -16,7 +16,6 @@ use super::connection;
 use super::hub::Hub;
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
-use crate::ingest::Reading;
 
 /// Port of a DV server where a URL names none.
 const PORT: u16 = 7777;
@@ -85,12 +84,13 @@ impl DvServer {
 /// Hears a server again and again, until this one ends.
 pub async fn serve(hub: Rc<Hub>, server: DvServer, warn: UnboundedSender<String>) {
     let name = server.to_string();
-    let reading = Reading { format: Some(&DV), ..hub.reading };
+    let mut config = hub.config;
+    config.reading.format = Some(&DV);
     let mut pause = FIRST_PAUSE;
     let mut said = None;
     loop {
         let (events, ended) = match server.connect().await {
-            Ok(reader) => connection::hear(hub.clone(), reader, &name, reading).await,
+            Ok(reader) => connection::hear(hub.clone(), reader, &name, &config).await,
             Err(error) => (0, Err(error)),
         };
         if hub.is_stopping() {

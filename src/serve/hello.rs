@@ -5,10 +5,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::config::StreamConfig;
 use crate::codec::by_name;
+use crate::decide::{Readout, parse_time_us};
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
-use crate::ingest::Reading;
+use crate::model::check_gap;
 use crate::view::{Crop, Orient, PolarityBit};
 
 /// What a first line begins with.
@@ -44,6 +46,10 @@ pub struct Hello {
     crop: Option<String>,
     scale: Option<bool>,
     stream_id: Option<i32>,
+    readout: Option<Readout>,
+    gap: Option<String>,
+    quiet: Option<u32>,
+    min_confidence: Option<f32>,
 }
 
 /// What the first bytes of a connection are.
@@ -106,11 +112,12 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 impl Hello {
-    /// How the stream is read where the server reads like this.
+    /// How the stream is taken where the server takes streams like this.
     ///
     /// # Errors
-    /// When a format, a size or a crop cannot be.
-    pub fn over(&self, mut reading: Reading) -> Result<Reading> {
+    /// When a format, a size, a crop, a time or a share cannot be.
+    pub fn over(&self, mut config: StreamConfig) -> Result<StreamConfig> {
+        let StreamConfig { reading, rules, .. } = &mut config;
         if let Some(name) = &self.format {
             reading.format = Some(by_name(name)?);
         }
@@ -129,7 +136,22 @@ impl Hello {
         view.transpose = self.transpose.unwrap_or(view.transpose);
         view.scale = self.scale.unwrap_or(view.scale);
         reading.decoder.stream_id = self.stream_id.or(reading.decoder.stream_id);
-        Ok(reading)
+        rules.readout = self.readout.unwrap_or(rules.readout);
+        rules.silence.quiet_events = self.quiet.unwrap_or(rules.silence.quiet_events);
+        if let Some(share) = self.min_confidence {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(wrong("min_confidence", "expected a number from 0 to 1".to_owned()));
+            }
+            rules.min_confidence = share;
+        }
+        if let Some(text) = &self.gap {
+            let time = "expected a time, as 250ms, 1.5s or 500us".to_owned();
+            let gap_us = parse_time_us(text).ok_or_else(|| wrong("gap", time))?;
+            let checked = check_gap(gap_us, config.window.window_us);
+            checked.map_err(|error| wrong("gap", error.to_string()))?;
+            config.set_gap(gap_us);
+        }
+        Ok(config)
     }
 }
 
@@ -140,6 +162,30 @@ fn refuse<T>(what: String) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Silence;
+    use crate::ingest::Reading;
+    use crate::session::Rules;
+    use crate::window::{Origin, Partial, WindowConfig};
+
+    fn plain() -> StreamConfig {
+        let sensor = SensorSize { width: 35, height: 35 };
+        StreamConfig {
+            reading: Reading::default(),
+            window: WindowConfig {
+                sensor,
+                window_us: 1000,
+                gap_us: 2000,
+                origin: Origin::First,
+                partial: Partial::Keep,
+            },
+            rules: Rules {
+                readout: Readout::Max,
+                silence: Silence { quiet_events: 5, gap_windows: 2 },
+                min_confidence: 0.0,
+                window_us: 1000,
+            },
+        }
+    }
 
     #[test]
     fn every_cut_of_a_first_line_waits_for_its_end() {
@@ -150,7 +196,7 @@ mod tests {
         }
         let Opening::Hello(hello, length) = opening(line).unwrap() else { panic!() };
         assert_eq!((hello.stream.as_deref(), length), (Some("cam-1"), end + 1));
-        assert_eq!(hello.over(Reading::default()).unwrap().format.unwrap().name, "aedat2");
+        assert_eq!(hello.over(plain()).unwrap().reading.format.unwrap().name, "aedat2");
     }
 
     #[test]
@@ -173,7 +219,19 @@ mod tests {
             assert!(check_name(name).is_err(), "{name}");
         }
         assert!(check_name("DVS_346.left-1").is_ok());
-        let hello = Hello { format: Some("mp3".into()), ..Hello::default() };
-        assert!(hello.over(Reading::default()).is_err());
+        let asked = |line: &str| match opening(format!("dvs-stream {line}\n").as_bytes()) {
+            Ok(Opening::Hello(hello, _)) => hello.over(plain()),
+            other => panic!("{other:?}"),
+        };
+        for line in [
+            "{\"format\":\"mp3\"}",
+            "{\"gap\":\"0ms\"}",
+            "{\"gap\":\"2\"}",
+            "{\"gap\":\"9999999s\"}",
+            "{\"min_confidence\":1.5}",
+        ] {
+            assert!(asked(line).is_err(), "{line}");
+        }
+        assert!(opening(b"dvs-stream {\"readout\":\"least\"}\n").is_err());
     }
 }

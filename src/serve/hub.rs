@@ -13,18 +13,17 @@ use tokio::sync::Notify;
 
 use super::about::About;
 use super::client::{Call, Client};
+use super::config::StreamConfig;
 use super::keeper::{Keeper, Reply};
 use super::subscriber::{Subscribers, Subscription};
 use super::token::Tokens;
 use super::{Limits, Serve};
-use crate::engine::{Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
+use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
 use crate::error::{Error, Result};
-use crate::ingest::Reading;
 use crate::prediction::{Prediction, Record};
-use crate::session::Session;
+use crate::session::{Rules, Session};
 use crate::sink::Sink;
 use crate::telemetry::{AnswerMeters, Registry, ServerMeters};
-use crate::window::WindowConfig;
 
 /// The series of streams without a name.
 pub const ANONYMOUS: &str = "anonymous";
@@ -40,10 +39,8 @@ const BUSY: f64 = 0.9;
 
 /// The shared part of the server.
 pub struct Hub {
-    /// How streams are read.
-    pub reading: Reading,
-    /// How they are cut.
-    pub window: WindowConfig,
+    /// How streams are taken.
+    pub config: StreamConfig,
     /// What clients may take.
     pub limits: Limits,
     /// Where every read goes: what is read is decoded at once.
@@ -108,10 +105,9 @@ impl Hub {
         registry: Arc<Registry>,
         keeper: Option<Keeper>,
     ) -> Result<(Rc<Hub>, Engine)> {
-        let (engine, port) = Engine::new(session, serve.window.window_us);
+        let (engine, port) = Engine::new(session, serve.config.window.window_us);
         let hub = Hub {
-            reading: serve.reading,
-            window: serve.window,
+            config: serve.config,
             limits: serve.limits,
             buffer: RefCell::new(vec![0; serve.limits.read_bytes]),
             port,
@@ -292,7 +288,7 @@ impl Hub {
             )));
         }
         self.seats.set(taken + 1);
-        Ok(Seat { hub: self.clone(), name: None, id: None, resumed: None })
+        Ok(Seat { hub: self.clone(), name: None, id: None, begin: Begin::default() })
     }
 
     /// Whether a client with this token is let in.
@@ -360,7 +356,7 @@ pub struct Seat {
     hub: Rc<Hub>,
     name: Option<String>,
     id: Option<u64>,
-    resumed: Option<Box<Resumed>>,
+    begin: Begin,
 }
 
 impl Seat {
@@ -378,9 +374,14 @@ impl Seat {
         Ok(name)
     }
 
+    /// The stream has rules of its own.
+    pub fn rule(&mut self, rules: Rules) {
+        self.begin.rules = Some(rules);
+    }
+
     /// The stream goes on where it was saved.
     pub fn resume(&mut self, resumed: Resumed) {
-        self.resumed = Some(Box::new(resumed));
+        self.begin.resumed = Some(Box::new(resumed));
     }
 
     /// Opens the stream, whose records go to `client`.
@@ -389,8 +390,8 @@ impl Seat {
     /// When the engine is gone.
     pub fn open(&mut self, name: &str, named: bool, client: &Rc<Client>) -> Result<Feed> {
         let series = if named { name } else { ANONYMOUS };
-        let resumed = self.resumed.take();
-        let feed = self.hub.port.open_in(name, series, resumed).map_err(|_| Error::Stopped)?;
+        let begin = std::mem::take(&mut self.begin);
+        let feed = self.hub.port.open_in(name, series, begin).map_err(|_| Error::Stopped)?;
         self.id = Some(feed.id());
         let route = Route {
             name: name.to_owned(),

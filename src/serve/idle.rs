@@ -63,7 +63,7 @@ mod tests {
 
     use super::super::hub::Hub;
     use super::super::limits::{Flow, Limits, Overflow};
-    use super::super::{About, Serve, connection};
+    use super::super::{About, Serve, StreamConfig, connection};
     use super::*;
     use crate::ingest::Reading;
     use crate::model::Model;
@@ -84,21 +84,23 @@ mod tests {
             unix: None,
             http: None,
             token_file: None,
-            reading: Reading::default(),
-            window: WindowConfig {
-                sensor: card.sensor,
-                window_us: card.window_us,
-                gap_us: card.gap_us,
-                origin: Origin::First,
-                partial: Partial::Keep,
+            config: StreamConfig {
+                reading: Reading::default(),
+                window: WindowConfig {
+                    sensor: card.sensor,
+                    window_us: card.window_us,
+                    gap_us: card.gap_us,
+                    origin: Origin::First,
+                    partial: Partial::Keep,
+                },
+                rules: Rules::of(&model),
             },
-            rules: Rules::of(&model),
             udp: Vec::new(),
             dial: Vec::new(),
             keeping: None,
             limits: Limits { tcp: flow, outbox_bytes: 128 << 10, ..Limits::default() },
         };
-        let session = Session::new(model.network.clone(), serve.rules, 1).unwrap();
+        let session = Session::new(model.network.clone(), serve.config.rules, 1).unwrap();
         let labels = Labels { labels: card.labels.clone(), display: card.display.clone() };
         let style = Style { labels, color: false, window_us: card.window_us };
         let sink = (by_name("jsonl").unwrap().make)(&style);
@@ -152,7 +154,7 @@ mod tests {
         assert_eq!(serving(Duration::from_millis(10), deaf), expected);
         // True silence is heard: windows without events follow until the gap ends the segment.
         let silent = async |hub: Rc<Hub>| {
-            let gap = hub.window.gap_us / hub.window.window_us;
+            let gap = hub.config.window.gap_us / hub.config.window.window_us;
             (gap, played(hub, Duration::ZERO, minute).await)
         };
         let (gap, silence) = serving(Duration::from_millis(10), silent);

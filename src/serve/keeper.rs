@@ -13,16 +13,16 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::config::StreamConfig;
 use super::hello::check_name;
 use super::snapshot::{MAX_SNAPSHOT_BYTES, Settings, Snapshot};
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, IngestState, Reading};
 use crate::nn::Network;
-use crate::session::{Session, SlotState};
+use crate::session::{Rules, Session, SlotState};
 use crate::source::read_bounded;
 use crate::store;
 use crate::telemetry::{SnapshotMeters, SnapshotResult};
-use crate::window::WindowConfig;
 
 /// What follows the stream's name in a file's name.
 const EXTENSION: &str = "dvs-state";
@@ -66,8 +66,8 @@ pub type Reply = UnboundedSender<bool>;
 pub struct Keeper {
     jobs: Sender<Job>,
     queued: Arc<AtomicUsize>,
-    /// Of streams that ask for nothing.
-    settings: Arc<Settings>,
+    /// Digest of the model's file.
+    model: Arc<str>,
 }
 
 /// A stream whose state is kept.
@@ -93,15 +93,15 @@ impl Keeper {
     pub fn start(
         keeping: &Keeping,
         network: Arc<Network>,
-        settings: Settings,
+        model: &str,
+        rules: Rules,
         warn: UnboundedSender<String>,
     ) -> Result<Self> {
         let (jobs, taken) = channel();
-        let Settings { rules, window, .. } = settings;
-        let keeper = Keeper { jobs, queued: Arc::default(), settings: Arc::new(settings) };
+        let keeper = Keeper { jobs, queued: Arc::default(), model: model.into() };
         let worker = Worker {
             keeping: keeping.clone(),
-            trial: (Session::new(network, rules, 1)?, window),
+            trial: Session::new(network, rules, 1)?,
             kept: HashSet::new(),
             failing: false,
             queued: keeper.queued.clone(),
@@ -117,9 +117,9 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// A stream of this name, which [`check_name`] has passed, that is read like this.
-    pub fn stream(&self, name: &str, reading: &Reading) -> Kept {
-        let settings = self.settings.of(reading);
+    /// A stream of this name, which [`check_name`] has passed, that is taken like this.
+    pub fn stream(&self, name: &str, config: &StreamConfig) -> Kept {
+        let settings = Settings::of(config, &self.model);
         Kept { keeper: self.clone(), stream: name.to_owned(), settings }
     }
 
@@ -182,7 +182,7 @@ impl Kept {
 struct Worker {
     keeping: Keeping,
     /// What a state is tried in before a stream goes on from it.
-    trial: (Session, WindowConfig),
+    trial: Session,
     /// Streams that have a file.
     kept: HashSet<String>,
     /// The last state could not be written; said once until one can.
@@ -292,10 +292,10 @@ impl Worker {
         if snapshot.age() >= self.keeping.within {
             return Err(Unusable(SnapshotResult::Expired, String::new()));
         }
-        let (session, window) = &mut self.trial;
-        let mut ingest = Ingest::new(Reading::default(), *window, None);
+        let mut ingest = Ingest::new(Reading::default(), settings.window, None);
+        self.trial.open(0, settings.rules);
         let fits = ingest.restore(&snapshot.ingest);
-        fits.and_then(|()| session.restore(0, &snapshot.slot)).map_err(damaged)?;
+        fits.and_then(|()| self.trial.restore(0, &snapshot.slot)).map_err(damaged)?;
         Ok(snapshot)
     }
 

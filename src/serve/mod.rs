@@ -6,6 +6,7 @@
 
 mod about;
 mod client;
+mod config;
 mod connection;
 mod dial;
 mod hello;
@@ -38,6 +39,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use about::About;
+pub use config::StreamConfig;
 pub use dial::DvServer;
 pub use hello::{MAX_HELLO_BYTES, MAX_NAME_BYTES, check_name};
 pub use keeper::Keeping;
@@ -47,12 +49,10 @@ pub use udp::UdpSource;
 pub use writer::Records;
 
 use crate::error::{Error, Result};
-use crate::ingest::Reading;
 use crate::model::Model;
-use crate::session::{Rules, Session};
+use crate::session::Session;
 use crate::sink::{Labels, Style, by_name};
 use crate::telemetry::Registry;
-use crate::window::WindowConfig;
 use client::Client;
 use hub::Hub;
 use keeper::Keeper;
@@ -75,12 +75,8 @@ pub struct Serve {
     pub http: Option<SocketAddr>,
     /// Tokens that let clients in, one a line; without it everybody is.
     pub token_file: Option<PathBuf>,
-    /// How streams are read that do not say it themselves.
-    pub reading: Reading,
-    /// How they are cut into windows.
-    pub window: WindowConfig,
-    /// How voltages become answers.
-    pub rules: Rules,
+    /// How streams are taken that do not say it themselves.
+    pub config: StreamConfig,
     /// Where datagrams come.
     pub udp: Vec<UdpSource>,
     /// DV servers to dial.
@@ -124,22 +120,15 @@ fn run_metered(
     notice: &mut dyn FnMut(Notice),
     registry: Arc<Registry>,
 ) -> Result<()> {
-    let session = Session::new(model.network.clone(), serve.rules, serve.limits.max_streams)?;
+    let rules = serve.config.rules;
+    let session = Session::new(model.network.clone(), rules, serve.limits.max_streams)?;
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
     let style = Style { labels, color: false, window_us: model.card.window_us };
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
     let sink = (sink.make)(&style);
     let (warn, mut warnings) = unbounded_channel();
-    let settings = Settings {
-        model: about.sha256.clone(),
-        window: serve.window,
-        rules: serve.rules,
-        view: serve.reading.view,
-        stream_id: serve.reading.decoder.stream_id,
-    };
-    let keeper = serve.keeping.as_ref();
-    let keeper =
-        keeper.map(|own| Keeper::start(own, model.network.clone(), settings, warn.clone()));
+    let start = |own| Keeper::start(own, model.network.clone(), &about.sha256, rules, warn.clone());
+    let keeper = serve.keeping.as_ref().map(start);
     let (hub, engine) = Hub::new(serve, about, session, sink, registry, keeper.transpose()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

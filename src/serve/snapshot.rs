@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::config::StreamConfig;
 use super::token::sha256;
 use crate::engine::Resumed;
 use crate::error::{Error, Result};
-use crate::ingest::{IngestState, Reading};
+use crate::ingest::IngestState;
 use crate::session::{Rules, SlotState};
 use crate::view::ViewSpec;
 use crate::window::WindowConfig;
@@ -72,10 +73,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of a stream that is read like this.
-    pub fn of(&self, reading: &Reading) -> Self {
+    /// Those of a stream that is taken like this by the model of this digest.
+    pub fn of(config: &StreamConfig, model: &str) -> Self {
+        let StreamConfig { reading, window, rules } = *config;
         let (view, stream_id) = (reading.view, reading.decoder.stream_id);
-        Settings { view, stream_id, ..self.clone() }
+        Settings { model: model.to_owned(), window, rules, view, stream_id }
     }
 
     /// What differs from others, the first of it.

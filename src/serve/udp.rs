@@ -27,7 +27,6 @@ use super::stages::Stages;
 use super::{Notice, TICK};
 use crate::codec::DatagramFormat;
 use crate::error::{Error, Result};
-use crate::ingest::{Ingest, Reading};
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -244,9 +243,9 @@ impl Sender {
         let client = Rc::new(Client::new(writer, &name, hub.limits.outbox_bytes));
         let known = hub.meet(&client);
         let feed = seat.open(&name, false, &client)?;
-        let reading = Reading { datagrams: Some(format), ..hub.reading };
-        let stages =
-            Stages::new((&name, &name), Ingest::new(reading, hub.window, None), feed, None, flow);
+        let mut config = hub.config;
+        config.reading.datagrams = Some(format);
+        let stages = Stages::new((&name, &name), config.ingest(), feed, None, flow);
         Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0 })
     }
 

@@ -1,0 +1,30 @@
+//! How one stream is taken: read, cut and answered. The server's flags say it for all streams, a
+//! first line for its own.
+
+use crate::ingest::{Ingest, Reading};
+use crate::session::Rules;
+use crate::window::WindowConfig;
+
+/// What a stream's records depend on besides its bytes and the model.
+#[derive(Clone, Copy)]
+pub struct StreamConfig {
+    /// How it is read.
+    pub reading: Reading,
+    /// How it is cut into windows.
+    pub window: WindowConfig,
+    /// How voltages become answers.
+    pub rules: Rules,
+}
+
+impl StreamConfig {
+    /// The stream before its first byte.
+    pub fn ingest(&self) -> Ingest {
+        Ingest::new(self.reading, self.window, None)
+    }
+
+    /// Silence that ends a segment, in µs.
+    pub fn set_gap(&mut self, gap_us: u64) {
+        self.window.gap_us = gap_us;
+        self.rules.silence.gap_windows = crate::window::gap_windows(gap_us, self.window.window_us);
+    }
+}
