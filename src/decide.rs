@@ -231,20 +231,25 @@ impl RunningReadout {
         &self.at.logits
     }
 
-    /// The order of the kept rows does not matter to their maximum, so they are overwritten in turn.
+    /// The order of the kept rows does not matter to their maximum, so they are overwritten in
+    /// turn; it is looked for anew only where it is the value that leaves.
     fn slide(&mut self, windows: usize, voltages: &[f32]) {
         let n_classes = voltages.len();
-        let row = ((self.at.n - 1) % windows as u64) as usize * n_classes;
-        if row == self.at.history.len() {
-            self.at.history.extend_from_slice(voltages);
-        } else {
-            self.at.history[row..row + n_classes].copy_from_slice(voltages);
+        let ReadoutState { n, logits, history, .. } = &mut self.at;
+        let row = ((*n - 1) % windows as u64) as usize * n_classes;
+        if *n == 1 {
+            logits.fill(f32::NEG_INFINITY);
         }
-        self.at.logits.fill(f32::NEG_INFINITY);
-        for row in self.at.history.chunks_exact(n_classes) {
-            for (logit, v) in self.at.logits.iter_mut().zip(row) {
-                *logit = logit.max(*v);
-            }
+        if row == history.len() {
+            history.resize(row + n_classes, f32::NEG_INFINITY);
+        }
+        for (k, (logit, v)) in logits.iter_mut().zip(voltages).enumerate() {
+            let left = std::mem::replace(&mut history[row + k], *v);
+            *logit = if left < *logit {
+                logit.max(*v)
+            } else {
+                history[k..].iter().step_by(n_classes).copied().fold(f32::NEG_INFINITY, f32::max)
+            };
         }
     }
 }

@@ -113,6 +113,13 @@ impl Ingest {
         if self.beyond >= MAX_BEYOND { Ok(Need::Nothing) } else { decoded }
     }
 
+    /// Changes the memory that decoded events are in, none of which wait to be cut: streams that
+    /// decode in turn share one, which stays in the processor's cache.
+    pub fn swap_memory(&mut self, memory: &mut Vec<Event>) {
+        self.forget_events();
+        std::mem::swap(&mut self.events, memory);
+    }
+
     /// Cuts decoded events into windows until the batch is full. Says whether events are left.
     pub fn cut(&mut self, out: &mut Frames) -> bool {
         while self.taken < self.events.len() && !is_full(out) {

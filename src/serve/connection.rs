@@ -7,7 +7,6 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
 
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
@@ -191,7 +190,7 @@ impl Connection {
             }
             need = match self.input_or_silence(&mut stages).await {
                 Input::Bytes(n) => {
-                    let need = self.decode(&mut stages, n);
+                    let need = stages.decode(&hub, n);
                     drained = if n == hub.limits.read_bytes { drained + n } else { 0 };
                     if drained > self.flow.drain_bytes() {
                         // There may be as much again: the others come first.
@@ -241,14 +240,6 @@ impl Connection {
             client.summary().await;
         }
         (events, ended)
-    }
-
-    /// Decodes what was read.
-    fn decode(&self, stages: &mut Stages, n: usize) -> Result<Need> {
-        let begun = Instant::now();
-        let need = stages.ingest.decode(&self.hub.buffer.borrow()[..n]);
-        self.hub.worked(begun);
-        need
     }
 
     /// Input, or that there has been none for so long that a window is complete.

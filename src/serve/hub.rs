@@ -20,6 +20,7 @@ use super::token::Tokens;
 use super::{Limits, Serve};
 use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::prediction::{Prediction, Record};
 use crate::session::{Rules, Session};
 use crate::sink::Sink;
@@ -45,6 +46,8 @@ pub struct Hub {
     pub limits: Limits,
     /// Where every read goes: what is read is decoded at once.
     pub buffer: RefCell<Vec<u8>>,
+    /// Where what was read is decoded to, and cut at once unless the engine is behind.
+    pub events: RefCell<Vec<Event>>,
     port: Port,
     sink: RefCell<Box<dyn Sink>>,
     bell: Notify,
@@ -110,6 +113,7 @@ impl Hub {
             config: serve.config,
             limits: serve.limits,
             buffer: RefCell::new(vec![0; serve.limits.read_bytes]),
+            events: RefCell::default(),
             port,
             sink: RefCell::new(sink),
             bell: Notify::new(),

@@ -10,8 +10,9 @@ use super::hub::Hub;
 use super::idle::Idle;
 use super::keeper::{Kept, Reply};
 use super::limits::{Flow, Overflow};
+use crate::codec::Need;
 use crate::engine::Feed;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::prediction::Losses;
@@ -61,6 +62,18 @@ impl Stages {
         }
     }
 
+    /// Decodes so many bytes of the hub's buffer, after all that was decoded before is cut.
+    ///
+    /// # Errors
+    /// As [`Ingest::decode`].
+    pub fn decode(&mut self, hub: &Hub, n: usize) -> Result<Need> {
+        let begun = Instant::now();
+        self.ingest.swap_memory(&mut hub.events.borrow_mut());
+        let need = self.ingest.decode(&hub.buffer.borrow()[..n]);
+        hub.worked(begun);
+        need
+    }
+
     /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
     /// for waits, or is dropped, as the overflow rule says.
     pub async fn pass_on(&mut self, hub: &Hub, client: &Client) {
@@ -84,6 +97,7 @@ impl Stages {
                 more = self.overflow == Overflow::SkipToNewest;
             }
         }
+        self.ingest.swap_memory(&mut hub.events.borrow_mut());
         self.idle.look(&self.ingest, tokio::time::Instant::now());
     }
 

@@ -189,7 +189,7 @@ impl Receiver {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let Sender { client, stages, lost, .. } = sender;
         stages.ingest.arrived(now.as_micros() as u64);
-        let decoded = stages.ingest.decode(&hub.buffer.borrow()[..n]);
+        let decoded = stages.decode(hub, n);
         let all_lost = stages.ingest.tally().lost_datagrams;
         hub.meters.lost_datagrams(all_lost - std::mem::replace(lost, all_lost));
         stages.take_in(hub, client).await;

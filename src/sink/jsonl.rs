@@ -2,6 +2,8 @@
 //!
 //! Floats are written so that they read back to the same bits.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,13 +13,8 @@ use crate::prediction::{Losses, Record};
 /// The sink; see the module.
 pub struct JsonLines {
     style: Style,
-    streams: Vec<Escaped>,
-}
-
-/// A stream's name as JSON, made once: all but the first of its lines only copy it.
-struct Escaped {
-    name: String,
-    json: Box<RawValue>,
+    /// The streams' names as JSON, made once: all but the first of its lines only copy it.
+    names: HashMap<String, Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -83,33 +80,30 @@ impl From<Losses> for LossCounts {
 impl JsonLines {
     /// A sink of this style.
     pub fn new(style: Style) -> Self {
-        JsonLines { style, streams: Vec::new() }
+        JsonLines { style, names: HashMap::new() }
+    }
+
+    fn keep_name(&mut self, stream: &str) {
+        if self.names.contains_key(stream) {
+            return;
+        }
+        if self.names.len() == MAX_NAMES {
+            self.names.clear();
+        }
+        // A string always has its JSON.
+        let json = serde_json::value::to_raw_value(stream).unwrap_or_default();
+        self.names.insert(stream.to_owned(), json);
     }
 }
 
 /// Most names that are kept.
-const MAX_NAMES: usize = 256;
-
-impl Escaped {
-    /// The name as JSON.
-    fn of<'a>(kept: &'a mut Vec<Escaped>, name: &str) -> &'a RawValue {
-        let place = kept.iter().position(|kept| kept.name == name).unwrap_or_else(|| {
-            if kept.len() == MAX_NAMES {
-                kept.clear();
-            }
-            // a string always has its JSON
-            let json = serde_json::value::to_raw_value(name).unwrap_or_default();
-            kept.push(Escaped { name: name.to_owned(), json });
-            kept.len() - 1
-        });
-        &kept[place].json
-    }
-}
+const MAX_NAMES: usize = 4096;
 
 impl Sink for JsonLines {
     fn record(&mut self, stream: &str, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
-        let JsonLines { style, streams } = self;
-        let stream = Escaped::of(streams, stream);
+        self.keep_name(stream);
+        let JsonLines { style, names } = self;
+        let stream = &names[stream];
         let label = |class| style.labels.label(class);
         let line = match record {
             Record::Prediction(p) => Line::Prediction {
