@@ -66,7 +66,7 @@ fn a_deck_reads_as_its_segments() {
     assert!(right.count() >= 7, "{segments:?}");
     let summary = of_type(&records, "summary");
     assert_eq!(summary.len(), 1);
-    assert_eq!(summary[0]["events"], 23279);
+    assert_eq!(summary[0]["events"], 23958);
     let windows: Vec<u64> =
         of_type(&records, "prediction").iter().map(|p| p["window"].as_u64().unwrap()).collect();
     assert_eq!(windows, (0..windows.len() as u64).collect::<Vec<_>>());
@@ -162,7 +162,7 @@ fn passes_are_one_stream_with_one_summary() {
     }
     let summary = of_type(&thrice, "summary");
     assert_eq!(summary.len(), 1);
-    assert_eq!((&summary[0]["events"], &summary[0]["restarts"]), (&(3 * 23279).into(), &0.into()));
+    assert_eq!((&summary[0]["events"], &summary[0]["restarts"]), (&(3 * 23958).into(), &0.into()));
     assert_eq!(summary[0]["segments"], 3 * 8);
 }
 
@@ -171,7 +171,7 @@ fn a_span_is_what_lies_between_from_and_to() {
     let records = records(&check(&["replay", "--from", "34ms", "--to", "0.1s", DECK], 0));
     let segments = of_type(&records, "segment");
     assert_eq!(segments.len(), 1);
-    assert_eq!((&segments[0]["label"], &segments[0]["from_us"]), (&"di".into(), &34139.into()));
+    assert_eq!((&segments[0]["label"], &segments[0]["from_us"]), (&"di".into(), &34056.into()));
 }
 
 #[test]
@@ -460,11 +460,11 @@ fn one_clip_in_five_compressions_reads_alike() {
 #[test]
 fn info_tells_recordings_and_models_apart() {
     let text = check(&["info", "--output", "text", DECK, "models/poker.safetensors"], 0);
-    for part in ["AEDAT 4", "35x35", "23,279", "lif, 2450 to 100, recurrent", "cl, di, he, sp"] {
+    for part in ["AEDAT 4", "35x35", "23,958", "lif, 2450 to 100, recurrent", "cl, di, he, sp"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let records = records(&check(&["info", DECK, "models/poker.safetensors"], 0));
-    assert_eq!((&records[0]["type"], &records[0]["events"]), (&"recording".into(), &23279.into()));
+    assert_eq!((&records[0]["type"], &records[0]["events"]), (&"recording".into(), &23958.into()));
     assert_eq!((&records[1]["type"], &records[1]["window_us"]), (&"model".into(), &1000.into()));
 }
 

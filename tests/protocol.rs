@@ -92,7 +92,7 @@ fn datagrams_from_the_shell() {
     let Some(events) = received("bash", &example("bash", "printf"), "spif") else { return };
     assert_eq!(events, [Event { t_us: 77, x: 215, y: 164, polarity: Polarity::On }]);
     let Some(events) = received("bash", &example("bash", "send"), "faery-t32") else { return };
-    assert_eq!(events.len(), 23_279);
+    assert_eq!(events.len(), 23_958);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_dv_client_in_python() {
     }
     let ended = server.wait().expect("an end");
     if let Some(output) = ran {
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "23279");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "23958");
         assert!(ended.success());
     }
 }

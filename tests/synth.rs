@@ -7,6 +7,7 @@ use dvs_stream::event::{Event, Polarity};
 use dvs_stream::synth::{Deck, Pip, PipOptions, SENSOR, deal, deck, pip};
 use sha2::{Digest, Sha256};
 use skip::skip;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 const N_SEEDS: u64 = 40;
@@ -15,12 +16,12 @@ const N_SEEDS: u64 = 40;
 fn a_seed_fixes_every_event() {
     let one_motion = PipOptions { one_motion: true, ..PipOptions::default() };
     let cases = [
-        (pip(Pip::Club, 0, &PipOptions::default()), "964917ac68d0cfe4"),
-        (pip(Pip::Diamond, 1, &PipOptions::default()), "500f59428cff2b43"),
-        (pip(Pip::Heart, 2, &PipOptions::default()), "36d386f81d85cf7e"),
-        (pip(Pip::Spade, u64::MAX, &PipOptions::default()), "6e733792bbcfef87"),
-        (pip(Pip::Spade, 4, &one_motion), "799a564c29d5abe0"),
-        (deck(&deal(5, 9), 9, 5_000..=50_000, &PipOptions::default()).events, "841e8679b0ef70f0"),
+        (pip(Pip::Club, 0, &PipOptions::default()), "8647655e34665a8c"),
+        (pip(Pip::Diamond, 1, &PipOptions::default()), "aecdecabff0353ae"),
+        (pip(Pip::Heart, 2, &PipOptions::default()), "43bd72698e0a32a7"),
+        (pip(Pip::Spade, u64::MAX, &PipOptions::default()), "21dcec705719a4bd"),
+        (pip(Pip::Spade, 4, &one_motion), "f62a72494c77cde7"),
+        (deck(&deal(5, 9), 9, 5_000..=50_000, &PipOptions::default()).events, "8085a8c3438de1b2"),
     ];
     let found: Vec<String> = cases.iter().map(|(events, _)| digest(events)).collect();
     let expected: Vec<&str> = cases.iter().map(|(_, digest)| *digest).collect();
@@ -46,31 +47,33 @@ fn every_recording_is_well_formed() {
     }
 }
 
-/// The statistics of real recordings, with what a generator may miss them by.
+/// What the generator is described to give, and what real recordings have, each with how far a
+/// sample of 160 recordings may lie from it.
 #[test]
-fn statistics_are_those_of_real_recordings() {
+fn statistics_are_as_described_and_near_the_real_ones() {
     let all: Vec<_> = Pip::ALL.into_iter().flat_map(recordings).collect();
     let found = Statistics::of(&all);
-    let cases: [(&str, f64, f64, f64); 15] = [
-        ("events", found.events, 3050.0, 300.0),
-        ("duration, ms", found.duration_ms, 17.4, 1.2),
-        ("events per ms", found.events_per_ms, 180.0, 15.0),
-        ("ON share", found.on_share, 0.62, 0.05),
-        ("pixels hit", found.pixels, 530.0, 40.0),
-        ("hit pixels of a frame", found.hit_pixels, 112.0, 10.0),
-        ("mean count of a hit pixel", found.mean_count, 1.60, 0.10),
-        ("equal times", found.equal_times, 0.14, 0.04),
-        ("times 1 us apart", found.next_us, 0.185, 0.03),
-        ("same polarity", found.same_polarity, 0.90, 0.03),
-        ("isolated, %", found.isolated_percent, 0.4, 0.45),
-        ("both polarities in a frame, %", found.both_percent, 0.6, 0.8),
-        ("interval, 1 %, us", found.intervals_us[0], 35.0, 15.0),
-        ("interval, 10 %, us", found.intervals_us[1], 130.0, 30.0),
-        ("interval, median, us", found.intervals_us[2], 460.0, 100.0),
+    type Near = (f64, f64);
+    let cases: [(&str, f64, Near, Near); 15] = [
+        ("events", found.events, (3130.0, 160.0), (3050.0, 160.0)),
+        ("duration, ms", found.duration_ms, (17.7, 1.0), (17.4, 1.0)),
+        ("events per ms", found.events_per_ms, (183.0, 9.0), (180.0, 9.0)),
+        ("ON share", found.on_share, (0.61, 0.015), (0.62, 0.03)),
+        ("pixels hit", found.pixels, (540.0, 20.0), (530.0, 20.0)),
+        ("hit pixels of a frame", found.hit_pixels, (113.0, 5.0), (112.0, 5.0)),
+        ("mean count of a hit pixel", found.mean_count, (1.58, 0.03), (1.60, 0.03)),
+        ("equal times", found.equal_times, (0.12, 0.01), (0.15, 0.04)),
+        ("times 1 us apart", found.next_us, (0.19, 0.01), (0.18, 0.02)),
+        ("same polarity", found.same_polarity, (0.90, 0.02), (0.90, 0.02)),
+        ("isolated, %", found.isolated_percent, (0.49, 0.05), (0.24, 0.3)),
+        ("both polarities in a frame, %", found.both_percent, (0.6, 0.4), (0.6, 0.4)),
+        ("interval, 1 %, us", found.intervals_us[0], (31.0, 3.0), (40.0, 12.0)),
+        ("interval, 10 %, us", found.intervals_us[1], (138.0, 10.0), (127.0, 13.0)),
+        ("interval, median, us", found.intervals_us[2], (495.0, 30.0), (451.0, 45.0)),
     ];
-    let far: Vec<_> =
-        cases.iter().filter(|(_, found, real, by)| (found - real).abs() > *by).collect();
-    assert!(far.is_empty(), "(name, found, real, tolerance): {far:#?}");
+    let far = |found: f64, (expected, by): Near| (found - expected).abs() > by;
+    let far: Vec<_> = cases.iter().filter(|c| far(c.1, c.2) || far(c.1, c.3)).collect();
+    assert!(far.is_empty(), "(name, found, described, real): {far:#?}");
 }
 
 #[test]
@@ -83,11 +86,11 @@ fn each_pip_is_as_its_real_ones() {
     ];
     for (shown, events, duration_ms, on_share, pixels) in cases {
         let found = Statistics::of(&recordings(shown));
-        assert!((found.events / events - 1.0).abs() < 0.2, "{shown:?}: events {}", found.events);
+        assert!((found.events / events - 1.0).abs() < 0.1, "{shown:?}: events {}", found.events);
         let duration = found.duration_ms / duration_ms;
         assert!((duration - 1.0).abs() < 0.1, "{shown:?}: {} ms", found.duration_ms);
-        assert!((found.on_share - on_share).abs() < 0.12, "{shown:?}: ON {}", found.on_share);
-        assert!((found.pixels / pixels - 1.0).abs() < 0.12, "{shown:?}: pixels {}", found.pixels);
+        assert!((found.on_share - on_share).abs() < 0.1, "{shown:?}: ON {}", found.on_share);
+        assert!((found.pixels / pixels - 1.0).abs() < 0.08, "{shown:?}: pixels {}", found.pixels);
     }
 }
 
@@ -194,7 +197,7 @@ fn real_recordings_are_told_apart_by_synthetic_ones() {
         right += real.iter().filter(|events| nearest(&picture(events), &pictures) == shown).count();
     }
     eprintln!("nearest neighbour, synthetic to real: {right} of {n_real}");
-    assert!(right * 100 >= n_real * 80, "{right} of {n_real}");
+    assert!(right * 100 >= n_real * 90, "{right} of {n_real}");
 }
 
 fn recordings(shown: Pip) -> Vec<Vec<Event>> {
@@ -212,7 +215,7 @@ fn digest(events: &[Event]) -> String {
     hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Means over recordings, but for the last four, which are taken over all events at once.
+/// Means over recordings, but for `same_polarity`, which is taken over all events at once.
 #[derive(Default)]
 struct Statistics {
     events: f64,
@@ -227,7 +230,7 @@ struct Statistics {
     both_percent: f64,
     isolated_percent: f64,
     same_polarity: f64,
-    /// Between events of one polarity at a pixel: 1, 10 and 50 %.
+    /// Between neighbours at a pixel: 1, 10 and 50 %.
     intervals_us: [f64; 3],
 }
 
@@ -236,7 +239,6 @@ impl Statistics {
 
     fn of(recordings: &[Vec<Event>]) -> Statistics {
         let mut mean = Statistics::default();
-        let mut intervals_us = Vec::new();
         let (mut same, mut pairs) = (0, 0);
         let part = 1.0 / recordings.len() as f64;
         for events in recordings {
@@ -258,14 +260,14 @@ impl Statistics {
             mean.hit_pixels += part * frames.hit;
             mean.mean_count += part * frames.count;
             mean.both_percent += part * frames.both_percent;
-            let (equal, all) = pixel_pairs(events, &mut intervals_us);
+            let (equal, intervals_us) = pixel_pairs(events);
             same += equal;
-            pairs += all;
+            pairs += intervals_us.len();
+            for (mean, share) in mean.intervals_us.iter_mut().zip([0.01, 0.1, 0.5]) {
+                *mean += part * intervals_us[(share * intervals_us.len() as f64) as usize] as f64;
+            }
         }
-        intervals_us.sort_unstable();
-        let at = |share: f64| intervals_us[(share * intervals_us.len() as f64) as usize] as f64;
-        mean.intervals_us = [0.01, 0.1, 0.5].map(at);
-        mean.same_polarity = f64::from(same) / f64::from(pairs);
+        mean.same_polarity = same as f64 / pairs as f64;
         mean
     }
 }
@@ -284,11 +286,11 @@ impl std::fmt::Display for Statistics {
             " {:5.3} {:8.2} {:5.2}",
             self.same_polarity, self.isolated_percent, self.both_percent
         )?;
-        write!(f, " {:?}", self.intervals_us)
+        write!(f, " {:.0?}", self.intervals_us)
     }
 }
 
-/// Over windows of 1 ms from the first event.
+/// Over windows of 1 ms from the first event; but for `pixels`, over whole ones.
 struct FrameCounts {
     pixels: f64,
     hit: f64,
@@ -298,26 +300,18 @@ struct FrameCounts {
 
 impl FrameCounts {
     fn of(events: &[Event]) -> FrameCounts {
-        let key = |event: &Event| (event.t_us - events[0].t_us, event.y, event.x);
-        let distinct = |mut keys: Vec<(u64, u16, u16, u8)>| {
-            keys.sort_unstable();
-            keys.dedup();
-            keys.len() as f64
-        };
-        let keyed = |with_time: u64, with_polarity: u8| {
-            let of = |event: &Event| {
-                let (t_us, y, x) = key(event);
-                (with_time * (t_us / 1000), y, x, with_polarity * event.polarity as u8)
-            };
-            distinct(events.iter().map(of).collect())
-        };
-        let n_frames = (events[events.len() - 1].t_us / 1000 - events[0].t_us / 1000 + 1) as f64;
-        let hits = keyed(1, 0);
+        let window = |event: &Event| (event.t_us - events[0].t_us) / 1000;
+        let n_windows = window(&events[events.len() - 1]);
+        let whole = || events.iter().filter(|event| window(event) < n_windows);
+        let hits: HashSet<_> = whole().map(|e| (window(e), e.y, e.x)).collect();
+        let signed: HashSet<_> = whole().map(|e| (window(e), e.y, e.x, e.polarity)).collect();
+        let pixels: HashSet<_> = events.iter().map(|e| (e.y, e.x)).collect();
+        let (hit, signed) = (hits.len() as f64, signed.len() as f64);
         FrameCounts {
-            pixels: keyed(0, 0),
-            hit: hits / n_frames,
-            count: events.len() as f64 / hits,
-            both_percent: 100.0 * (keyed(1, 1) - hits) / hits,
+            pixels: pixels.len() as f64,
+            hit: hit / n_windows as f64,
+            count: whole().count() as f64 / hit,
+            both_percent: 100.0 * (signed - hit) / hit,
         }
     }
 }
@@ -334,24 +328,19 @@ fn isolated(events: &[Event]) -> usize {
     (0..events.len()).filter(alone).count()
 }
 
-/// Neighbours at one pixel: of how many pairs the polarity is the same; appends the intervals
-/// between events of one polarity.
-fn pixel_pairs(events: &[Event], intervals_us: &mut Vec<u64>) -> (u32, u32) {
+/// Neighbours at one pixel: how many pairs have the same polarity, and all intervals, ascending.
+fn pixel_pairs(events: &[Event]) -> (usize, Vec<u64>) {
     let mut last = vec![None::<Event>; SENSOR.pixels()];
-    let mut last_alike = vec![None::<u64>; SENSOR.addresses()];
-    let (mut same, mut all) = (0, 0);
+    let (mut same, mut intervals_us) = (0, Vec::new());
     for event in events {
         let Some(address) = SENSOR.address(event) else { continue };
-        let pixel = address as usize % SENSOR.pixels();
-        if let Some(before) = last[pixel].replace(*event) {
-            all += 1;
-            same += u32::from(before.polarity == event.polarity);
-        }
-        if let Some(before_us) = last_alike[address as usize].replace(event.t_us) {
-            intervals_us.push(event.t_us - before_us);
+        if let Some(before) = last[address as usize % SENSOR.pixels()].replace(*event) {
+            same += usize::from(before.polarity == event.polarity);
+            intervals_us.push(event.t_us - before.t_us);
         }
     }
-    (same, all)
+    intervals_us.sort_unstable();
+    (same, intervals_us)
 }
 
 /// Share of the events at each address, blurred a little.

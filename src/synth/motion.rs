@@ -68,7 +68,7 @@ pub(super) struct Pose {
     /// Pixel at the crop's centre.
     pub(super) crop_x: i32,
     pub(super) crop_y: i32,
-    /// Lower end of the bright edge, once it is there.
+    /// Middle of the bright edge, once it is there.
     pub(super) edge_y: Option<f64>,
 }
 

@@ -48,11 +48,10 @@ impl Pixel {
     fn draw(draw: &mut Draw) -> Self {
         let tau_ms = (TAU_MS.0 * draw.factor(TAU_MS.1)) as f32;
         let own = draw.normal(1.0, 0.2).max(0.3) as f32;
-        let mut pixel = Pixel { tau_ms, own, factor: own, value: 0.0, reference: 0.0 };
-        pixel.rearm(draw);
-        pixel
+        Pixel { tau_ms, own, factor: own, value: 0.0, reference: 0.0 }
     }
 
+    /// Each event draws the thresholds anew; before its first one a pixel has its own.
     fn rearm(&mut self, draw: &mut Draw) {
         self.factor = self.own * draw.normal(1.0, 0.3).max(0.05) as f32;
     }
@@ -176,10 +175,11 @@ impl<'a> View<'a> {
         }
     }
 
-    /// How bright the edge that comes from above makes row `y`: a soft ramp 12 pixels high.
+    /// How bright the edge that comes from above makes row `y`: a soft ramp 12 pixels high about
+    /// it.
     fn ramp(&self, y: i32) -> f32 {
         let Some(edge_y) = self.pose.edge_y else { return 0.0 };
-        let part = ((edge_y - f64::from(y)) / 12.0).clamp(0.0, 1.0);
+        let part = (0.5 + (edge_y - f64::from(y)) / 12.0).clamp(0.0, 1.0);
         (0.6 * part * part * (3.0 - 2.0 * part)) as f32
     }
 

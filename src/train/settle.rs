@@ -16,8 +16,9 @@ const MIN_GAP_WINDOWS: u64 = 2;
 /// The card of a model trained on these samples.
 ///
 /// A window is quiet with at most 3 % of a window's mean count. Silence ends a segment when it
-/// lasts 1.5 times the longest quiet span in training, at least two windows. The readout is the
-/// maximum over as many windows as the longest recording has, or the mean where that is learned.
+/// lasts 1.5 times the longest quiet span inside a recording, at least two windows. The readout is
+/// the maximum over as many windows as the longest recording has, or the mean where that is
+/// learned.
 pub fn card(dataset: &Dataset, loading: &Loading, recipe: &Recipe, samples: &[&Sample]) -> Card {
     let quiet_events = quiet_events(samples);
     let longest = samples.iter().map(|sample| sample.frames.len() as u64).max().unwrap_or(1);
@@ -52,13 +53,17 @@ fn quiet_events(samples: &[&Sample]) -> u32 {
     (QUIET_SHARE * events as f64 / n.max(1) as f64).round() as u32
 }
 
-/// Most quiet windows in a row.
+/// Most quiet windows in a row between two that are not: what lies before the first is part of the
+/// silence out of which a segment opens.
 fn quiet_span(sample: &Sample, quiet_events: u32) -> u64 {
-    let mut longest = 0;
-    let mut span = 0;
+    let (mut longest, mut span, mut open) = (0, 0, false);
     for window in sample.frames.windows() {
-        span = if window.events <= quiet_events { span + 1 } else { 0 };
-        longest = longest.max(span);
+        if window.events <= quiet_events {
+            span += 1;
+        } else {
+            longest = if open { longest.max(span) } else { longest };
+            (span, open) = (0, true);
+        }
     }
     longest
 }
