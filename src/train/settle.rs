@@ -67,3 +67,28 @@ fn quiet_span(sample: &Sample, quiet_events: u32) -> u64 {
     }
     longest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frames, Window};
+
+    #[test]
+    fn quiet_spans_are_those_between_busy_windows() {
+        for (events, expected) in [
+            (&[9, 9, 9][..], 0),
+            (&[9, 1, 0, 9, 1, 9], 2),
+            (&[0, 0, 0, 9, 1, 9], 1),
+            (&[9, 0, 9, 0, 0, 0], 1),
+            (&[0, 0], 0),
+            (&[], 0),
+        ] {
+            let mut frames = Frames::default();
+            let window = |events: &u32| Window { events: *events, ..Window::default() };
+            events.iter().for_each(|events| frames.close(window(events)));
+            let (name, events) = Default::default();
+            let sample = Sample { name, class: 0, first_us: 0, last_us: 0, events, frames };
+            assert_eq!(quiet_span(&sample, 1), expected);
+        }
+    }
+}
