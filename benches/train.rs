@@ -10,6 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::event::Event;
 use dvs_stream::frame::Frames;
+use dvs_stream::nn::Device;
 use dvs_stream::synth::{self, Pip, PipOptions, SENSOR};
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
@@ -77,7 +78,8 @@ fn epoch(criterion: &mut Criterion) {
     let recipe = Recipe { epochs: u32::MAX, ..Recipe::tutorial() };
     for threads in [1, 2] {
         let preparation = Preparation::new(window(), 4, threads);
-        let mut trainer = Trainer::new(recipe.clone(), preparation, threads).expect("a trainer");
+        let mut trainer =
+            Trainer::new(recipe.clone(), preparation, threads, &Device::cpu()).expect("a trainer");
         criterion.bench_function(&format!("epoch/{threads}"), |bencher| {
             bencher.iter(|| while trainer.batch(&samples).expect("a step").is_none() {});
         });

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::event::SensorSize;
+use dvs_stream::nn::Device;
 use dvs_stream::train::checkpoint;
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
@@ -69,7 +70,8 @@ fn trainer(recipe: &Recipe, threads: usize) -> Trainer {
         origin: Default::default(),
         partial: Partial::Keep,
     };
-    Trainer::new(recipe.clone(), Preparation::new(window, 4, threads), threads).unwrap()
+    let preparation = Preparation::new(window, 4, threads);
+    Trainer::new(recipe.clone(), preparation, threads, &Device::cpu()).unwrap()
 }
 
 /// A small training that uses everything that is drawn.

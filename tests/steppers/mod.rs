@@ -9,10 +9,10 @@ use dvs_stream::nn::Network;
 pub fn steppers(network: &Network, shared_bytes: usize, blocks: usize) -> Vec<(String, Network)> {
     let mut all = Vec::new();
     #[cfg(feature = "kernel-host")]
-    for reversed in [false, true] {
-        let choice = dvs_stream::nn::KernelOnHost { reversed, shared_bytes, blocks };
-        let same = Network::new(network.weights().unwrap(), network.dt_s()).unwrap();
-        all.push((format!("{choice:?}"), same.with_kernel(choice).unwrap()));
+    for (reversed, launch_words) in [(false, 64), (true, 1 << 16)] {
+        let choice = dvs_stream::nn::KernelOnHost { reversed, shared_bytes, blocks, launch_words };
+        let device = dvs_stream::nn::Device::kernels_on_host(choice);
+        all.push((format!("{choice:?}"), network.on(&device).unwrap()));
     }
     #[cfg(feature = "cuda")]
     if let Some(device) = gpu() {
