@@ -217,3 +217,56 @@ impl<'a> Batch<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PackedPlan, Part};
+    use crate::frame::{Frames, SlotFrames, Window};
+    use crate::nn::op::packed::PackedChain;
+    use crate::nn::{LayerSpec, LayerWeights, Network, PlannedStep};
+
+    fn chain() -> PackedChain {
+        let spec = LayerSpec {
+            cell: "lif".to_owned(),
+            inputs: 9,
+            neurons: 2,
+            recurrent: false,
+            parameters: Default::default(),
+        };
+        let layer = LayerWeights { spec, input: vec![0.5; 18], recurrent: None };
+        let network = Network::new(vec![layer], 1e-3).expect("a network");
+        PackedChain::new(&network.chain, 1 << 15).expect("room")
+    }
+
+    #[test]
+    fn parts_join_up_and_are_worth_a_launch() {
+        let slot_of = |(slot, n_windows): (usize, &u32)| {
+            let mut frames = Frames::default();
+            for window in 0..*n_windows {
+                (0..window % 4).for_each(|address| frames.add(address, 1));
+                frames.close(Window::default());
+            }
+            SlotFrames { slot, frames }
+        };
+        let windows = [3, 1, 0, 5, 2, 4, 1];
+        let slots: Vec<_> = windows.iter().enumerate().map(slot_of).collect();
+        let steps = windows.iter().enumerate().flat_map(|(slot, n)| {
+            let slot_index = slot as u32;
+            (0..*n).map(move |window| PlannedStep { slot_index, window, reset: false })
+        });
+        let (chain, steps) = (chain(), steps.collect::<Vec<_>>());
+        let mut plan = PackedPlan::default();
+        plan.arrange(&slots, &steps, slots.len());
+        let whole: Vec<Part> = plan.parts(&chain, usize::MAX).collect();
+        assert_eq!(whole.len(), 1);
+        assert_eq!(whole[0].words, 0..plan.len(&chain));
+        let parts: Vec<Part> = plan.parts(&chain, 1).collect();
+        let n_steps: Vec<_> = parts.iter().map(|part| part.steps.len()).collect();
+        assert_eq!(n_steps, [4, 5, 6, 1], "at least 4 windows for a block, but in the last");
+        let joined = parts.iter().fold((0, 0, 0), |(run, step, word), part| {
+            assert_eq!((part.runs.start, part.steps.start, part.words.start), (run, step, word));
+            (part.runs.end, part.steps.end, part.words.end)
+        });
+        assert_eq!(joined, (6, steps.len(), plan.len(&chain)));
+    }
+}
