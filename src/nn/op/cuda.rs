@@ -125,6 +125,9 @@ impl Gpu {
         stream: &Arc<CudaStream>,
     ) -> Result<()> {
         let Array { there: Some(there), written, len, .. } = array else { bail!("{NO_ARRAY}") };
+        if part.is_empty() {
+            return Ok(());
+        }
         let here = Pinned::at_least(written, *len, &self.device, true)?;
         fill(&mut here.as_mut_slice()?[part.clone()]);
         stream.memcpy_htod(&here.as_slice()?[part.clone()], &mut there.slice_mut(part)).w()
