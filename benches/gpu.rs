@@ -1,15 +1,21 @@
 //! The shipped network (2450 → 100 → 4) on a device, wall time, upload and download included: one
-//! step of many streams, many windows of one, and a minute of ticks in real time.
+//! step of many streams, many windows of one, a minute of ticks in real time, and epochs of training.
 //!
-//! `cargo bench --features cuda --bench gpu [-- DEVICE [SECONDS]]`, by default cuda and 60. Frames are
-//! synthetic: 100 active inputs each.
+//! `cargo bench --features cuda --bench gpu [-- DEVICE [SECONDS]]`, by default cuda and 60. Frames of
+//! streams are synthetic: 100 active inputs each; so are the recordings that are trained on.
+
+mod pips;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dvs_stream::dataset::Sample;
 use dvs_stream::frame::{Frames, SlotFrames, Window};
 use dvs_stream::model::Model;
-use dvs_stream::nn::{DeviceChoice, Network, PlannedStep, State};
+use dvs_stream::nn::{Device, DeviceChoice, Network, PlannedStep, State};
+use dvs_stream::train::prepare::Preparation;
+use dvs_stream::train::recipe::Recipe;
+use dvs_stream::train::trainer::Trainer;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,17 +29,54 @@ fn main() -> ExitCode {
     let seconds = arguments.get(1).and_then(|text| text.parse().ok()).unwrap_or(60);
     let opened = device.parse::<DeviceChoice>().map_err(|error| format!("{device}: {error}"));
     let opened = opened.and_then(|choice| choice.open().map_err(|error| error.to_string()));
-    let network = match opened {
-        Ok(device) => {
-            let model = Model::from_bytes(MODEL).expect("the shipped model");
-            model.network.on(&device).expect("a network on the device")
-        }
+    let opened = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             eprintln!("not measured: {error}");
             return ExitCode::from(3);
         }
     };
     println!("device {device}, {ACTIVE} active inputs a window\n");
+    streams(&opened, seconds);
+    println!("\ntraining, {} threads\n", threads());
+    println!(
+        "{:>10} {:>8} {:>8} {:>14} {:>10}",
+        "recordings", "batch", "hidden", "ms an epoch", "least"
+    );
+    for (per_class, batch, hidden, n) in
+        [(12, 32, 100, 50), (250, 256, 100, 10), (250, 256, 500, 5)]
+    {
+        epochs(&opened, per_class, Recipe { batch, hidden: vec![hidden], ..Recipe::tutorial() }, n);
+    }
+    ExitCode::SUCCESS
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Trains epochs, the first three of them unmeasured.
+fn epochs(device: &Device, per_class: usize, recipe: Recipe, n: usize) {
+    let samples = pips::synthetic(per_class);
+    let samples: Vec<&Sample> = samples.iter().collect();
+    let (batch, hidden) = (recipe.batch, recipe.hidden[0]);
+    let recipe = Recipe { epochs: u32::MAX, ..recipe };
+    let preparation = Preparation::new(pips::window(), 4, threads());
+    let mut trainer = Trainer::new(recipe, preparation, threads(), device).expect("a trainer");
+    let mut epoch = || {
+        let begun = Instant::now();
+        while trainer.batch(&samples).expect("a step").is_none() {}
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    let mut times: Vec<f64> = (0..n + 3).map(|_| epoch()).skip(3).collect();
+    times.sort_by(f64::total_cmp);
+    let (median, least) = (times[times.len() / 2], times[0]);
+    println!("{:>10} {batch:>8} {hidden:>8} {median:>14.2} {least:>10.2}", samples.len());
+}
+
+fn streams(device: &Device, seconds: u64) {
+    let model = Model::from_bytes(MODEL).expect("the shipped model");
+    let network = model.network.on(device).expect("a network on the device");
     println!(
         "{:>8} {:>8} {:>12} {:>12} {:>14}",
         "streams", "windows", "median µs", "p99 µs", "µs a window"
@@ -66,7 +109,6 @@ fn main() -> ExitCode {
         }
         held = Some(holds);
     }
-    ExitCode::SUCCESS
 }
 
 /// Steps all streams once a tick; says whether 99 of 100 ticks end in time.

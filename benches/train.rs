@@ -4,35 +4,27 @@
 //! Recordings are POKER-DVS where the shared folder stands, the first 12 of each class; else
 //! synthetic ones.
 
+mod pips;
+
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dvs_stream::dataset::{self, Loading, Sample};
-use dvs_stream::event::Event;
-use dvs_stream::frame::Frames;
-use dvs_stream::synth::{self, Pip, PipOptions, SENSOR};
+use dvs_stream::nn::Device;
+use dvs_stream::synth::SENSOR;
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::trainer::Trainer;
-use dvs_stream::window::{Partial, WindowConfig};
+use dvs_stream::window::Partial;
+use pips::{synthetic, window};
 
 const PER_CLASS: usize = 12;
-
-fn window() -> WindowConfig {
-    WindowConfig {
-        sensor: SENSOR,
-        window_us: 1000,
-        gap_us: 1_000_000_000,
-        origin: Default::default(),
-        partial: Partial::Drop,
-    }
-}
 
 fn samples() -> Vec<Sample> {
     let folder = Path::new("../shared/data/poker-dvs");
     if !folder.is_dir() {
         println!("SKIPPED POKER-DVS: {} is absent; synthetic recordings instead", folder.display());
-        return synthetic();
+        return synthetic(PER_CLASS);
     }
     let loading = Loading {
         sensor: Some(SENSOR),
@@ -56,28 +48,14 @@ fn samples() -> Vec<Sample> {
     first.collect()
 }
 
-fn synthetic() -> Vec<Sample> {
-    let mut samples = Vec::new();
-    for (class, pip) in Pip::ALL.into_iter().enumerate() {
-        for seed in 0..PER_CLASS as u64 {
-            let events: Vec<Event> = synth::pip(pip, seed, &PipOptions::default());
-            let mut frames = Frames::default();
-            dataset::Cutter::new(window()).cut(&events, 0, &mut frames);
-            let (first_us, last_us) = (events[0].t_us, events[events.len() - 1].t_us);
-            let name = format!("{class}/{seed}");
-            samples.push(Sample { name, class, first_us, last_us, events: vec![], frames });
-        }
-    }
-    samples
-}
-
 fn epoch(criterion: &mut Criterion) {
     let samples = samples();
     let samples: Vec<&Sample> = samples.iter().collect();
     let recipe = Recipe { epochs: u32::MAX, ..Recipe::tutorial() };
     for threads in [1, 2] {
         let preparation = Preparation::new(window(), 4, threads);
-        let mut trainer = Trainer::new(recipe.clone(), preparation, threads).expect("a trainer");
+        let mut trainer =
+            Trainer::new(recipe.clone(), preparation, threads, &Device::cpu()).expect("a trainer");
         criterion.bench_function(&format!("epoch/{threads}"), |bencher| {
             bencher.iter(|| while trainer.batch(&samples).expect("a step").is_none() {});
         });

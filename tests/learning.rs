@@ -3,6 +3,8 @@
 //! instruction sets change a bit.
 
 mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
 mod vectors;
 
 use std::collections::BTreeMap;
@@ -93,7 +95,7 @@ fn check_adam(mut learner: Learner, inputs: &Vectors, golden: &Vectors, prefix: 
         learner.step(&settings, None).unwrap();
         let norse = |name: &str| golden.get(&format!("{prefix}step{}.{name}", step + 1));
         let Some(input) = norse("input_weights") else { continue };
-        let weights = learner.network().weights().unwrap();
+        let weights = learner.weights().unwrap();
         assert_near("input weights", &weights[0].input, &input.1, 5e-4);
         let recurrent = weights[0].recurrent.as_ref().unwrap();
         assert_near("recurrent weights", recurrent, &norse("recurrent_weights").unwrap().1, 5e-4);
@@ -102,7 +104,7 @@ fn check_adam(mut learner: Learner, inputs: &Vectors, golden: &Vectors, prefix: 
 }
 
 fn check_gradients<'a>(learner: &Learner, norse: impl Fn(&str) -> &'a Vec<f32>) {
-    let ours = learner.gradients();
+    let ours = learner.gradients().unwrap();
     assert_near("input weights", &ours[0].input, norse("input_weights"), 1e-4);
     let recurrent = ours[0].recurrent.as_ref().unwrap();
     assert_near("recurrent weights", recurrent, norse("recurrent_weights"), 1e-4);
@@ -129,7 +131,7 @@ fn learn_frames(
 ) -> Vec<f64> {
     let batch: Vec<_> =
         frames.iter().map(|frames| TrainingSample { frames, windows: frames.len() }).collect();
-    let (classes, weight) = (learner.network().outputs(), 1.0 / frames.len() as f64);
+    let (classes, weight) = (learner.n_outputs(), 1.0 / frames.len() as f64);
     let of = |k: usize, v: &[f32], g: &mut [f32]| loss.of(v, classes, targets[k], weight, g);
     learner.learn(&batch, of).unwrap()
 }
@@ -238,7 +240,7 @@ proptest! {
                 losses.extend(learn_frames(&mut learner, &frames, &targets, case.loss));
                 learner.step(&AdamSettings::default(), Some(0.5)).unwrap();
             }
-            let weights = learner.network().weights().unwrap();
+            let weights = learner.weights().unwrap();
             let all = weights.iter().flat_map(|l| [Some(&l.input), l.recurrent.as_ref()]);
             let bits: Vec<u32> = all.flatten().flatten().map(|w| w.to_bits()).collect();
             (losses, bits)
@@ -250,49 +252,115 @@ proptest! {
     }
 }
 
-/// The GPU's kernels, compiled for the CPU: three steps, gradients and weights, bit for bit.
-#[cfg(feature = "kernel-host")]
+/// The GPU's kernels, compiled for the CPU, and on a GPU where there is one: losses, rates, gradients,
+/// outputs, weights and moments over several batches and steps, bit for bit.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
 mod kernels {
-    use dvs_stream::nn::KernelOnHost;
+    use dvs_stream::nn::LearnerState;
 
     use super::*;
+    use crate::steppers::steppers;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn learn_as_the_cpu_does(case in cases(), autapses in any::<bool>()) {
-            check(&case, autapses);
+        fn learn_as_the_cpu_does(
+            case in cases(),
+            autapses in any::<bool>(),
+            shared_bytes in prop_oneof![Just(16 << 10), Just(48 << 10)],
+            blocks in 1..4usize,
+        ) {
+            check(&case, autapses, shared_bytes, blocks);
         }
     }
 
+    /// Two hidden layers with and without recurrence, more weights than a block's memory holds, more
+    /// neurons than threads, dense recurrence, and addresses that do not share a word with their
+    /// counts.
     #[test]
-    fn learn_the_tutorials_chain() {
+    fn learn_as_the_cpu_does_in_every_form() {
         let cell = |name| CELLS.iter().position(|kind| kind.name == name).unwrap();
-        let layers = vec![(cell("lif"), 100, true), (cell("li"), 4, false)];
-        let loss = Loss { kind: LossKind::Mix(0.5), smoothing: 0.1 };
-        let case = Case { seed: 4, inputs: 60, layers, lengths: vec![9, 12, 1, 15], loss };
-        check(&case, false);
+        let (lif, li, linear) = (cell("lif"), cell("li"), cell("linear"));
+        let forms = [
+            (60, vec![(lif, 100, true), (li, 4, false)]),
+            (60, vec![(lif, 40, true), (lif, 33, true), (li, 4, false)]),
+            (60, vec![(lif, 33, false), (lif, 50, true), (li, 4, false)]),
+            (40, vec![(lif, 200, true), (lif, 130, false), (li, 4, true)]),
+            (30, vec![(li, 20, true), (lif, 1030, false), (linear, 5, true)]),
+            (70_000, vec![(lif, 3, true), (li, 2, false)]),
+        ];
+        for (k, (inputs, layers)) in forms.into_iter().enumerate() {
+            let loss = Loss { kind: LossKind::Mix(0.5), smoothing: 0.1 };
+            let case = Case { seed: 4, inputs, layers, lengths: vec![9, 12, 1, 15], loss };
+            check(&case, k % 2 == 1, 24 << 10, 3);
+        }
     }
 
-    fn check(case: &Case, autapses: bool) {
+    /// What was learned, in bits.
+    #[derive(Debug, PartialEq)]
+    struct Told {
+        losses: Vec<u64>,
+        rates: Vec<f64>,
+        gradients: Vec<u32>,
+        outputs: Vec<Vec<u32>>,
+    }
+
+    /// Batches of other sizes one after another, the last with windows beyond the frames.
+    fn check(case: &Case, autapses: bool, shared_bytes: usize, blocks: usize) {
         let (frames, targets) = case.data();
-        let run = |network: Network| {
-            let mut learner = Learner::new(network, 1, autapses).unwrap();
-            let mut told = Vec::new();
-            for _ in 0..3 {
-                let losses = learn_frames(&mut learner, &frames, &targets, case.loss);
-                told.push((losses, learner.firing_rates(), bits(learner.gradients())));
-                learner.step(&AdamSettings::default(), Some(0.5)).unwrap();
-            }
-            (told, bits(learner.network().weights().unwrap()))
+        let n = frames.len();
+        let batches = [(0..n, 0), (0..n.div_ceil(2), 0), (0..n, 2)];
+        let of = |part: &std::ops::Range<usize>, beyond: usize| -> Vec<TrainingSample<'_>> {
+            let samples = frames[part.clone()].iter();
+            samples.map(|f| TrainingSample { frames: f, windows: f.len() + beyond }).collect()
         };
-        let network = || Network::new(case.layers(), DT_S).unwrap();
-        let expected = run(network());
-        for reversed in [false, true] {
-            let choice = KernelOnHost { reversed, shared_bytes: 48 << 10, blocks: 2 };
-            let ours = run(network().with_kernel(choice).unwrap());
-            assert_eq!(ours, expected, "reversed: {reversed}");
+        let learn = |learner: &mut Learner| -> Vec<Told> {
+            let told = batches.iter().map(|(part, beyond)| {
+                let batch = of(part, *beyond);
+                let (classes, weight) = (learner.n_outputs(), 1.0 / batch.len() as f64);
+                let loss = |k: usize, v: &[f32], g: &mut [f32]| {
+                    case.loss.of(v, classes, targets[k], weight, g).to_bits()
+                };
+                let losses = learner.learn(&batch, loss).unwrap();
+                let gradients = bits(learner.gradients().unwrap());
+                let rates = learner.firing_rates();
+                learner.step(&AdamSettings::default(), Some(0.5)).unwrap();
+                let outputs = |_: usize, v: &[f32]| v.iter().map(|v| v.to_bits()).collect();
+                let outputs = learner.outputs(&batch, outputs).unwrap();
+                Told { losses, rates, gradients, outputs }
+            });
+            told.collect()
+        };
+        let network = Network::new(case.layers(), DT_S).unwrap();
+        let mut cpu = learner(case.layers(), autapses);
+        let (first, half) = (learn(&mut cpu), cpu.snapshot().unwrap());
+        let (second, whole) = (learn(&mut cpu), cpu.snapshot().unwrap());
+        let again = steppers(&network, shared_bytes, blocks).into_iter().map(|(_, again)| again);
+        for ((name, network), again) in
+            steppers(&network, shared_bytes, blocks).into_iter().zip(again)
+        {
+            let mut ours = Learner::new(network, 1, autapses).unwrap();
+            assert_eq!(learn(&mut ours), first, "{name}");
+            assert_same(&ours.snapshot().unwrap(), &half, &name);
+            // another device's state goes on here
+            let mut ours = Learner::new(again, 1, autapses).unwrap();
+            ours.restore(&half).unwrap();
+            assert_eq!(learn(&mut ours), second, "{name}, restored");
+            assert_same(&ours.snapshot().unwrap(), &whole, &name);
+            assert_eq!(bits(ours.weights().unwrap()), bits(cpu.weights().unwrap()), "{name}");
+        }
+    }
+
+    fn assert_same(ours: &LearnerState, theirs: &LearnerState, name: &str) {
+        assert_eq!(ours.steps, theirs.steps, "{name}");
+        for (ours, theirs) in [
+            (&ours.weights, &theirs.weights),
+            (&ours.means, &theirs.means),
+            (&ours.squares, &theirs.squares),
+        ] {
+            let differs = ours.iter().zip(theirs).position(|(a, b)| a.to_bits() != b.to_bits());
+            assert_eq!((ours.len(), differs), (theirs.len(), None), "{name}");
         }
     }
 
@@ -348,7 +416,9 @@ fn check_against_candle(case: &Case) {
             assert_near(what, ours, &theirs, 2e-3);
         }
     };
-    for (k, (ours, (input, recurrent))) in fast.gradients().iter().zip(&variables).enumerate() {
+    for (k, (ours, (input, recurrent))) in
+        fast.gradients().unwrap().iter().zip(&variables).enumerate()
+    {
         check(&format!("input weights of layer {k}"), &ours.input, input);
         if let (Some(ours), Some(recurrent)) = (&ours.recurrent, recurrent) {
             check(&format!("recurrent weights of layer {k}"), ours, recurrent);
@@ -403,7 +473,7 @@ fn gradients_are_slopes() {
         };
         let mut fast = learner(case.layers(), true);
         learn_frames(&mut fast, &frames, &targets, case.loss);
-        for (k, gradient) in fast.gradients().iter().enumerate() {
+        for (k, gradient) in fast.gradients().unwrap().iter().enumerate() {
             for (n, gradient) in gradient.input.iter().enumerate() {
                 let moved = |by: f32| {
                     let mut layers = case.layers();

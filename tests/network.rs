@@ -110,9 +110,14 @@ mod kernel {
     fn a_block_without_room_for_the_spikes_is_an_error() {
         let case =
             Case { inputs: 2, layers: vec![(0, 4000, false)], n_slots: 1, n_windows: 1, seed: 1 };
-        let choice =
-            dvs_stream::nn::KernelOnHost { reversed: false, shared_bytes: 1024, blocks: 1 };
-        let error = case.network().0.with_kernel(choice).expect_err("no room").to_string();
+        let choice = dvs_stream::nn::KernelOnHost {
+            reversed: false,
+            shared_bytes: 1024,
+            blocks: 1,
+            launch_words: 1,
+        };
+        let device = dvs_stream::nn::Device::kernels_on_host(choice);
+        let error = case.network().0.on(&device).expect_err("no room").to_string();
         assert!(error.contains("spikes"), "{error}");
     }
 

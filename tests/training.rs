@@ -2,6 +2,8 @@
 //! bit for bit, what was trained streams as it was scored, and bad data is named.
 
 mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::event::SensorSize;
+use dvs_stream::nn::Device;
 use dvs_stream::train::checkpoint;
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
@@ -62,6 +65,10 @@ fn loading(threads: usize) -> Loading {
 }
 
 fn trainer(recipe: &Recipe, threads: usize) -> Trainer {
+    trainer_on(&Device::cpu(), recipe, threads)
+}
+
+fn trainer_on(device: &Device, recipe: &Recipe, threads: usize) -> Trainer {
     let window = WindowConfig {
         sensor: SensorSize { width: 35, height: 35 },
         window_us: 1000,
@@ -69,7 +76,8 @@ fn trainer(recipe: &Recipe, threads: usize) -> Trainer {
         origin: Default::default(),
         partial: Partial::Keep,
     };
-    Trainer::new(recipe.clone(), Preparation::new(window, 4, threads), threads).unwrap()
+    let preparation = Preparation::new(window, 4, threads);
+    Trainer::new(recipe.clone(), preparation, threads, device).unwrap()
 }
 
 /// A small training that uses everything that is drawn.
@@ -115,6 +123,81 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         }
         assert_eq!(weights(&second), weights(&whole), "stopped after {stop_after} steps");
         assert_eq!(second.progress(), whole.progress());
+    }
+}
+
+/// The GPU's kernels: every step of a training leaves the CPU's bits, and its checkpoint goes on there
+/// and the CPU's here.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+#[test]
+fn a_training_by_the_kernels_is_the_cpus_and_goes_on_from_either() {
+    let folder = pips(3);
+    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let samples: Vec<&Sample> = data.samples.iter().collect();
+    let fingerprint = checkpoint::fingerprint(&samples);
+    let go_on = |trainer: &mut Trainer, steps: usize| {
+        for _ in 0..steps {
+            if trainer.batch(&samples).unwrap().is_some() {
+                trainer.hold_out(&samples[..4]).unwrap();
+            }
+        }
+    };
+    let begin = |device: &Device| trainer_on(device, &recipe(), 2);
+    let (all, half) = (9, 4);
+    let mut cpu = begin(&Device::cpu());
+    go_on(&mut cpu, half);
+    let of_cpu = checkpoint::save(&cpu, fingerprint).unwrap();
+    go_on(&mut cpu, all - half);
+    assert!(cpu.is_done());
+    let left = |trainer: &Trainer| (weights(trainer), trainer.progress().clone());
+    for (name, device) in steppers::devices(48 << 10, 3) {
+        let mut ours = begin(&device);
+        go_on(&mut ours, half);
+        let of_ours = checkpoint::save(&ours, fingerprint).unwrap();
+        assert!(of_ours == of_cpu, "{name}: another checkpoint");
+        go_on(&mut ours, all - half);
+        assert_eq!(left(&ours), left(&cpu), "{name}");
+        for (from, to) in [(&of_cpu, &device), (&of_ours, &Device::cpu())] {
+            let mut second = begin(to);
+            checkpoint::resume(&mut second, fingerprint, from).unwrap();
+            go_on(&mut second, all - half);
+            assert_eq!(left(&second), left(&cpu), "{name}, resumed");
+        }
+    }
+}
+
+/// A whole run, to the bytes of its model file.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+#[test]
+fn a_run_by_the_kernels_writes_the_cpus_model() {
+    use std::sync::atomic::AtomicBool;
+
+    use dvs_stream::dataset::split::Split;
+    use dvs_stream::train::{self, Keep, Training};
+
+    let folder = pips(4);
+    let train = |device: Device| {
+        let training = Training {
+            data: folder.path().join("pips"),
+            also: None,
+            validation: None,
+            loading: loading(2),
+            recipe: recipe(),
+            split: Split::First(3),
+            by_time: false,
+            fold: None,
+            keep: Keep::Best,
+            out: folder.path().join("M.safetensors"),
+            resume: false,
+            threads: 2,
+            device,
+        };
+        let outcome = train::run(&training, &mut |_| Ok(()), &AtomicBool::new(false)).unwrap();
+        (outcome.trained.epochs, std::fs::read(&training.out).unwrap())
+    };
+    let expected = train(Device::cpu());
+    for (name, device) in steppers::devices(48 << 10, 3) {
+        assert!(train(device) == expected, "{name}");
     }
 }
 

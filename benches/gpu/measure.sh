@@ -27,7 +27,7 @@ build() {
     mkdir -p "$into"
     cp "$CARGO_TARGET_DIR/release/dvs-stream" "$into/"
     cargo test --locked --release --features cuda --no-run --message-format json \
-        --test network --test kernels --test cli --bench gpu --bench step |
+        --test network --test kernels --test learning --test cli --bench gpu --bench step |
         python3 -c '
 import json, shutil, sys
 for line in sys.stdin:
@@ -69,14 +69,24 @@ run() {
     heading "equality with the CPU, bit for bit"
     "$into/test-network" kernel
     "$into/test-kernels"
+    "$into/test-learning" kernels
     "$into/dvs-stream" replay --output jsonl fixtures/deck.aedat4 > "$into/cpu.jsonl"
     "$into/dvs-stream" replay --output jsonl --device cuda fixtures/deck.aedat4 > "$into/gpu.jsonl"
     cmp "$into/cpu.jsonl" "$into/gpu.jsonl" && echo "replay prints the same bytes"
+    rm -rf "$into/pips"
+    "$into/dvs-stream" synth -q --out "$into/pips" --per-class 20 --seed 1
+    for device in cpu cuda; do
+        "$into/dvs-stream" train -q --device "$device" --epochs 5 --recipe best --split first:15 \
+            --out "$into/$device.safetensors" "$into/pips" > /dev/null
+    done
+    cmp "$into/cpu.safetensors" "$into/cuda.safetensors" && echo "train writes the same bytes"
     for tool in memcheck racecheck initcheck; do
         heading "compute-sanitizer $tool"
         if command -v compute-sanitizer > /dev/null; then
             compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$into/test-network" kernel::equals_the_walk_in_every_form
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$into/test-learning" kernels::learn_as_the_cpu_does_in_every_form
         else
             echo "not measured: there is no compute-sanitizer"
         fi
@@ -85,11 +95,14 @@ run() {
     "$into/bench-gpu" cuda "$seconds"
     heading "speed on this CPU, beside"
     "$into/bench-gpu" cpu 5
-    heading "training: Norse on the GPU, ours on the CPU"
-    if python3 -c 'import norse, torch; assert torch.cuda.is_available()' 2> /dev/null; then
-        mkdir -p target/release
-        [ -x target/release/dvs-stream ] || cp "$into/dvs-stream" target/release/
-        python3 benches/peers/norse_epoch.py "${DVS_SHARED:-../shared}/data/poker-dvs" cuda
+    heading "training beside Norse, both on the GPU, then ours on the CPU"
+    local python=python3
+    [ -x target/norse/bin/python ] && python=target/norse/bin/python
+    if "$python" -c 'import norse, torch; assert torch.cuda.is_available()' 2> /dev/null; then
+        for ours in cuda cpu; do
+            DVS_STREAM=$into/dvs-stream "$python" benches/peers/norse_epoch.py \
+                "${DVS_SHARED:-../shared}/data/poker-dvs" cuda "$ours"
+        done
     else
         echo "not measured: needs PyTorch with CUDA, and Norse (benches/peers/norse_epoch.py)"
     fi

@@ -2,13 +2,13 @@
 """A training epoch of the tutorial's network beside Norse, on the same recordings and core.
 
     python3 -m venv target/norse && target/norse/bin/pip install torch==2.3.1 'numpy<2' norse==1.1.0
-    cargo build --release && taskset -c 0 target/norse/bin/python benches/peers/norse_epoch.py [POKER_DVS [cuda]]
+    cargo build --release && taskset -c 0 target/norse/bin/python benches/peers/norse_epoch.py [POKER_DVS [NORSE [OURS]]]
 
 The folder holds cl, di, he, sp with AEDAT 2.0 files (default ../shared/data/poker-dvs); the first 12
 of each class are trained on, batch 32. Frames are made beforehand. Prints CPU milliseconds an epoch:
 Norse's, in eager mode on one thread, and ours, from the difference of two whole processes on one
-thread, five alternating rounds. With cuda Norse runs on the GPU (its wall time is taken) and ours on
-the CPU.
+thread, five alternating rounds. NORSE and OURS are cpu, the default, or cuda; of what runs on a GPU
+wall time is taken. DVS_STREAM names the program (default target/release/dvs-stream).
 """
 import os, pathlib, re, resource, statistics, struct, subprocess, sys, tempfile, time
 
@@ -17,7 +17,7 @@ import torch
 from norse.torch import LICell, LIFParameters, LIFRecurrentCell, LIParameters
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PROGRAM = ROOT / "target/release/dvs-stream"
+PROGRAM = pathlib.Path(os.environ.get("DVS_STREAM", ROOT / "target/release/dvs-stream"))
 SIDE, HIDDEN, BATCH = 35, 100, 32
 EPOCHS = (20, 220)
 
@@ -89,22 +89,26 @@ def norse_epochs(samples, n, device):
     return times
 
 
-def cpu_s(arguments):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def seconds(arguments, device):
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([PROGRAM, *arguments], check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if device != "cpu":
+        return time.perf_counter() - begun
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def our_epoch(data, out):
+def our_epoch(data, out, device):
     few, many = EPOCHS
-    common = ["train", data, "-q", "--partial", "drop", "--threads", "1", "--out", out, "--epochs"]
-    return 1000 * (cpu_s([*common, str(many)]) - cpu_s([*common, str(few)])) / (many - few)
+    common = ["train", data, "-q", "--partial", "drop", "--threads", "1", "--out", out]
+    common += ["--device", device, "--epochs"]
+    of = [seconds([*common, str(epochs)], device) for epochs in EPOCHS]
+    return 1000 * (of[1] - of[0]) / (many - few)
 
 
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "../shared/data/poker-dvs"
-    device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+    device, our_device = [*sys.argv[2:4], "cpu", "cpu"][:2]
     with tempfile.TemporaryDirectory() as temporary:
         data = pathlib.Path(temporary) / "data"
         samples = []
@@ -117,10 +121,10 @@ def main():
         norse, ours = [], []
         for _ in range(5):
             norse += norse_epochs(samples, 10, device)
-            ours.append(our_epoch(str(data), str(pathlib.Path(temporary) / "M.safetensors")))
+            ours.append(our_epoch(str(data), str(pathlib.Path(temporary) / "M.safetensors"), our_device))
         a, b = statistics.median(norse), statistics.median(ours)
-        print(f"Norse  {a:6.1f} ms an epoch (least {min(norse):.1f})")
-        print(f"ours   {b:6.2f} ms an epoch (least {min(ours):.2f})")
+        print(f"Norse  {a:6.1f} ms an epoch on {device} (least {min(norse):.1f})")
+        print(f"ours   {b:6.2f} ms an epoch on {our_device} (least {min(ours):.2f})")
         print(f"ratio  {a / b:.1f} of medians, {min(norse) / min(ours):.1f} of the least")
 
 

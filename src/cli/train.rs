@@ -15,7 +15,6 @@ use super::{Common, OutputArg, interruption, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
-use crate::nn::DeviceChoice;
 use crate::progress::Progress;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
@@ -179,9 +178,10 @@ impl TrainArgs {
 
 /// Runs the command.
 pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    if let Err(error) = check_device(args.device.device) {
-        return Ok(failure(error, common));
-    }
+    let device = match args.device.device.open() {
+        Ok(device) => device,
+        Err(error) => return Ok(failure(error, common)),
+    };
     let recipe = args.recipe();
     let (view, _) = args.view.over(&ViewSpec::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -205,6 +205,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         out: args.out.clone(),
         resume: args.resume,
         threads,
+        device,
     };
     check_use(args, &training)?;
     let stop = interruption()?;
@@ -237,18 +238,6 @@ fn command_line() -> String {
         if !word.is_empty() && word.chars().all(plain) { word } else { quoted() }
     });
     std::iter::once("dvs-stream".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// Learning has no kernels on a GPU yet.
-fn check_device(choice: DeviceChoice) -> Result<(), Error> {
-    choice.open()?;
-    match choice {
-        DeviceChoice::Cpu => Ok(()),
-        DeviceChoice::Cuda(_) => Err(Error::Device(format!(
-            "{choice}: training runs on the CPU only: leave --device out; what it trains runs on \
-             either"
-        ))),
-    }
 }
 
 fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {

@@ -17,7 +17,13 @@ pub enum DeviceChoice {
 
 /// A device that is open.
 #[derive(Clone, Debug)]
-pub struct Device(pub(super) candle_core::Device);
+pub struct Device {
+    /// Where tensors are.
+    pub(super) tensors: candle_core::Device,
+    /// On the CPU, how the GPU's kernels run in its place.
+    #[cfg(feature = "kernel-host")]
+    pub(super) kernels: Option<super::KernelOnHost>,
+}
 
 /// A device that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +75,22 @@ impl DeviceChoice {
 impl Device {
     /// The processor.
     pub fn cpu() -> Device {
-        Device(candle_core::Device::Cpu)
+        Device::of(candle_core::Device::Cpu)
+    }
+
+    /// The processor in a GPU's place: networks on it are stepped and learn by the GPU's kernels,
+    /// compiled for the CPU. For tests.
+    #[cfg(feature = "kernel-host")]
+    pub fn kernels_on_host(choice: super::KernelOnHost) -> Device {
+        Device { kernels: Some(choice), ..Device::cpu() }
+    }
+
+    fn of(tensors: candle_core::Device) -> Device {
+        Device {
+            tensors,
+            #[cfg(feature = "kernel-host")]
+            kernels: None,
+        }
     }
 }
 
@@ -134,7 +155,7 @@ mod cuda {
         // threads use without order.
         candle_core::Device::new_cuda_with_stream(index)
             .and_then(untracked)
-            .map(Device)
+            .map(Device::of)
             .map_err(failed)
     }
 

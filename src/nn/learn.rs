@@ -3,14 +3,12 @@
 //! Knows frames and gradients of outputs; neither labels, losses nor epochs. Results depend on
 //! neither the number of threads nor the instruction set.
 
-use candle_core::{CpuStorage, Storage};
+use std::sync::{Mutex, PoisonError};
 
-use super::op::adam::{AdamPart, AdamSettings, AdamStep};
-use super::op::bptt::{Back, Tape, TrainingSample, Worker, in_parallel, run_all};
-#[cfg(feature = "kernel-host")]
-use super::op::host_bptt::HostBatch;
+use super::op::adam::{AdamSettings, AdamStep};
+use super::op::backend::Backend;
+use super::op::bptt::TrainingSample;
 use super::op::level::Level;
-use super::op::memory::{Floats, edit_in_place};
 use super::state::failed;
 use super::{LayerWeights, Network};
 use crate::error::{Error, Result};
@@ -20,13 +18,10 @@ pub const MAX_TAPE_FLOATS: usize = 1 << 28;
 
 /// A network in training.
 pub struct Learner {
+    /// Its weights are those before training.
     network: Network,
-    autapses: bool,
-    tape: Tape,
-    back: Back,
-    workers: Vec<Worker>,
-    gradients: Floats,
-    moments: Moments,
+    backend: Box<dyn Backend>,
+    steps: u64,
     windows: u64,
     spikes: Vec<u64>,
 }
@@ -44,43 +39,31 @@ pub struct LearnerState {
     pub steps: u64,
 }
 
-struct Moments {
-    means: Floats,
-    squares: Floats,
-    steps: u64,
-}
-
-/// Floats that a step of Adam takes at a time.
-const BLOCK: usize = 1 << 14;
-
 impl Learner {
-    /// A learner that uses `threads` threads. Without `autapses` the recurrent weights from a
-    /// neuron to itself stay as they are (Norse's default; its cells begin with zeros there).
+    /// A learner where the network's weights are: on the CPU, with `threads` threads, or by the
+    /// kernels of a GPU. Without `autapses` the recurrent weights from a neuron to itself stay as they
+    /// are (Norse's default; its cells begin with zeros there).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where the device does not take it.
     pub fn new(network: Network, threads: usize, autapses: bool) -> Result<Self> {
-        let n_weights = network.chain.weights.elem_count();
-        let workers = (0..threads.max(1)).map(|_| Worker::new(&network.chain)).collect();
-        let mut learner = Learner {
-            network,
-            autapses,
-            tape: Tape::default(),
-            back: Back::default(),
-            workers,
-            gradients: Floats::zeros(n_weights),
-            moments: Moments {
-                means: Floats::zeros(n_weights),
-                squares: Floats::zeros(n_weights),
-                steps: 0,
-            },
-            windows: 0,
-            spikes: Vec::new(),
-        };
-        learner.refresh()?;
-        Ok(learner)
+        let backend = network.chain.backend(threads, autapses);
+        let backend = backend.map_err(failed("begin to learn"))?;
+        Ok(Learner { network, backend, steps: 0, windows: 0, spikes: Vec::new() })
     }
 
-    /// The network as it is now.
-    pub fn network(&self) -> &Network {
-        &self.network
+    /// The layers with their weights as they are now.
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn weights(&self) -> Result<Vec<LayerWeights>> {
+        let [weights, _, _] = self.backend.parameters().map_err(failed("read the weights"))?;
+        Ok(self.network.unpacked(&weights))
+    }
+
+    /// Number of values of an output.
+    pub fn n_outputs(&self) -> usize {
+        self.network.outputs()
     }
 
     /// The same learner on another instruction set; all give the same bits.
@@ -105,24 +88,13 @@ impl Learner {
     ) -> Result<Vec<R>> {
         self.check(batch)?;
         self.windows = batch.iter().map(|sample| sample.windows as u64).sum();
-        let Learner { network, tape, back, workers, gradients, autapses, .. } = self;
-        let chain = &network.chain;
-        #[cfg(feature = "kernel-host")]
-        if let Some(kernel) = &chain.kernel {
-            let (results, spikes) = with_weights(network, |weights| {
-                let batch = HostBatch { chain, weights, back, samples: batch, autapses: *autapses };
-                kernel.learn(&batch, loss, gradients)
-            })?
-            .map_err(Error::Device)?;
-            self.spikes = spikes;
-            return Ok(results);
-        }
-        let results = with_weights(network, |weights| {
-            tape.learn(chain, (weights, back), batch, workers, &loss)
-        })?;
-        tape.weight_gradients(chain, workers, *autapses, gradients);
-        self.spikes = tape.spikes();
-        Ok(results)
+        let results = Results::of(batch.len());
+        let loss = |k: usize, outputs: &[f32], gradient: &mut [f32]| {
+            results.put(k, loss(k, outputs, gradient));
+        };
+        let learned = self.backend.learn(&self.network.chain, batch, &loss);
+        self.spikes = learned.map_err(failed("learn a batch"))?;
+        Ok(results.take())
     }
 
     /// The outputs of each sample, handed to `each`, whose results come back in the samples' order.
@@ -135,13 +107,20 @@ impl Learner {
         each: impl Fn(usize, &[f32]) -> R + Sync,
     ) -> Result<Vec<R>> {
         self.check(batch)?;
-        let Learner { network, workers, .. } = self;
-        with_weights(network, |weights| run_all(&network.chain, weights, batch, workers, &each))
+        let results = Results::of(batch.len());
+        let each = |k: usize, outputs: &[f32]| results.put(k, each(k, outputs));
+        let stepped = self.backend.outputs(&self.network.chain, batch, &each);
+        stepped.map_err(failed("step a batch"))?;
+        Ok(results.take())
     }
 
     /// The last batch's gradients, as a model file would hold them.
-    pub fn gradients(&self) -> Vec<LayerWeights> {
-        self.network.unpacked(&self.gradients)
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn gradients(&self) -> Result<Vec<LayerWeights>> {
+        let gradients = self.backend.gradients().map_err(failed("read the gradients"))?;
+        Ok(self.network.unpacked(&gradients))
     }
 
     /// The share of neurons that spiked in a window of the last batch, by layer that spikes.
@@ -153,50 +132,22 @@ impl Learner {
         neurons.zip(self.spikes.iter().copied()).map(of).collect()
     }
 
-    /// The euclidean norm of the last batch's gradients, all weights together.
-    pub fn gradient_norm(&self) -> f64 {
-        let mut sums = [0.0f64; 16];
-        for lanes in self.gradients.as_chunks::<16>().0 {
-            sums.iter_mut().zip(lanes).for_each(|(sum, g)| *sum += f64::from(*g) * f64::from(*g));
-        }
-        sums.iter().sum::<f64>().sqrt()
-    }
-
     /// A step of Adam along the last batch's gradients, which are scaled down to a norm of
-    /// `max_norm` where theirs is greater (`torch.nn.utils.clip_grad_norm_`).
+    /// `max_norm` where theirs, all weights together, is greater (`torch.nn.utils.clip_grad_norm_`).
     ///
     /// # Errors
     /// When the tensor library fails.
     pub fn step(&mut self, settings: &AdamSettings, max_norm: Option<f64>) -> Result<()> {
         let scale = match max_norm {
-            Some(max_norm) => (max_norm / (self.gradient_norm() + 1e-6)).min(1.0) as f32,
+            Some(max_norm) => {
+                let norm = self.backend.gradient_norm().map_err(failed("read the gradients"))?;
+                (max_norm / (norm + 1e-6)).min(1.0) as f32
+            }
             None => 1.0,
         };
-        self.moments.steps += 1;
-        let step = AdamStep::new(settings, self.moments.steps, scale);
-        let Learner { network, workers, gradients, moments, .. } = self;
-        let level = network.chain.level;
-        #[cfg(feature = "kernel-host")]
-        if let Some(kernel) = &network.chain.kernel {
-            let Moments { means, squares, .. } = moments;
-            let mut done = Ok(());
-            edit_in_place(&network.chain.weights, |weights| {
-                done = kernel.adam(step, AdamPart { weights, gradients, means, squares });
-            })
-            .map_err(failed("step the weights"))?;
-            done.map_err(Error::Device)?;
-            return self.refresh();
-        }
-        edit_in_place(&network.chain.weights, |weights| {
-            let parts = weights.chunks_mut(BLOCK).zip(gradients.chunks(BLOCK));
-            let parts = parts.zip(moments.means.chunks_mut(BLOCK));
-            let parts = parts.zip(moments.squares.chunks_mut(BLOCK));
-            in_parallel(workers, parts, |_, (((weights, gradients), means), squares)| {
-                step.run(level, AdamPart { weights, gradients, means, squares });
-            });
-        })
-        .map_err(failed("step the weights"))?;
-        self.refresh()
+        self.steps += 1;
+        let step = AdamStep::new(settings, self.steps, scale);
+        self.backend.step(&self.network.chain, step).map_err(failed("step the weights"))
     }
 
     /// Everything that changes from step to step.
@@ -204,36 +155,25 @@ impl Learner {
     /// # Errors
     /// When the tensor library fails.
     pub fn snapshot(&self) -> Result<LearnerState> {
-        let Moments { means, squares, steps } = &self.moments;
-        Ok(LearnerState {
-            weights: with_weights(&self.network, <[f32]>::to_vec)?,
-            means: means.to_vec(),
-            squares: squares.to_vec(),
-            steps: *steps,
-        })
+        let parameters = self.backend.parameters().map_err(failed("read the weights"))?;
+        let [weights, means, squares] = parameters;
+        Ok(LearnerState { weights, means, squares, steps: self.steps })
     }
 
-    /// Goes on from a snapshot, as if never interrupted.
+    /// Goes on from a snapshot, as if never interrupted, wherever it was taken.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where it is another network's.
     pub fn restore(&mut self, state: &LearnerState) -> Result<()> {
-        let n = self.gradients.len();
+        let n = self.network.chain.weights.elem_count();
         let LearnerState { weights, means, squares, steps } = state;
         if [weights, means, squares].iter().any(|values| values.len() != n) {
             return Err(Error::Mismatch("the snapshot is one of another network".to_owned()));
         }
-        edit_in_place(&self.network.chain.weights, |all| all.copy_from_slice(weights))
-            .map_err(failed("restore the weights"))?;
-        self.moments.means.copy_from_slice(means);
-        self.moments.squares.copy_from_slice(squares);
-        self.moments.steps = *steps;
-        self.refresh()
-    }
-
-    fn refresh(&mut self) -> Result<()> {
-        let Learner { network, back, .. } = self;
-        with_weights(network, |weights| back.refresh(&network.chain, weights))
+        let replaced = self.backend.set_parameters(&self.network.chain, [weights, means, squares]);
+        replaced.map_err(failed("restore the weights"))?;
+        self.steps = *steps;
+        Ok(())
     }
 
     fn check(&self, batch: &[TrainingSample<'_>]) -> Result<()> {
@@ -261,13 +201,21 @@ impl Learner {
     }
 }
 
-/// Lends the packed weights.
-fn with_weights<R>(network: &Network, lend: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, layout) = network.chain.weights.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
-            Ok(lend(&values[start..end]))
-        }
-        _ => Err(Error::Mismatch("training needs weights in the memory of the CPU".to_owned())),
+/// What is returned for each sample, by whichever thread.
+struct Results<R>(Vec<Mutex<Option<R>>>);
+
+impl<R> Results<R> {
+    fn of(n: usize) -> Self {
+        Results(std::iter::repeat_with(|| Mutex::new(None)).take(n).collect())
+    }
+
+    fn put(&self, k: usize, result: R) {
+        *self.0[k].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    }
+
+    /// In the samples' order.
+    fn take(self) -> Vec<R> {
+        let results = self.0.into_iter();
+        results.filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 }

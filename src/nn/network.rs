@@ -105,20 +105,9 @@ impl Network {
     /// [`Error::Tensor`] where the device does not take it.
     pub fn on(&self, device: &super::Device) -> Result<Network> {
         let mut network = Network::new(self.weights()?, self.dt_s)?;
-        let moved = network.chain.move_to(&device.0);
+        let moved = network.chain.move_to(device);
         moved.map_err(failed("move the network to the device"))?;
         Ok(network)
-    }
-
-    /// The same network stepped by the GPU's kernel, compiled for the CPU: for tests.
-    ///
-    /// # Errors
-    /// [`Error::Device`] where a block has too little memory for the network's spikes.
-    #[cfg(feature = "kernel-host")]
-    pub fn with_kernel(mut self, choice: super::KernelOnHost) -> Result<Network> {
-        let kernel = super::op::host::HostKernel::new(&self.chain, choice);
-        self.chain.kernel = Some(kernel.map_err(Error::Device)?);
-        Ok(self)
     }
 
     /// A state of `n_slots` slots before their first windows.

@@ -17,7 +17,7 @@ use crate::dataset::split::{Fold, Split};
 use crate::dataset::{self, Dataset, Loading, Sample};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::nn::LearnerState;
+use crate::nn::{Device, LearnerState};
 use crate::score::{Reader, Reading, Score};
 use crate::session::Rules;
 use crate::source::read_bounded;
@@ -65,6 +65,8 @@ pub struct Training {
     pub resume: bool,
     /// Threads; they change no bit.
     pub threads: usize,
+    /// Where gradients are computed; which changes no bit either.
+    pub device: Device,
 }
 
 /// What a training tells while it runs.
@@ -303,13 +305,13 @@ impl Run<'_> {
         let window = training.loading.windows(dataset.sensor);
         let threads = training.threads;
         let preparation = Preparation::new(window, dataset.labels.len(), threads);
-        Trainer::new(training.recipe.clone(), preparation, threads)
+        Trainer::new(training.recipe.clone(), preparation, threads, &training.device)
     }
 
     fn model(&self, trainer: &Trainer, samples: &[&Sample]) -> Result<Model> {
         let Run { training: Training { loading, recipe, .. }, dataset, .. } = self;
         let card = settle::card(dataset, loading, recipe, samples);
-        Model::new(card, trainer.learner().network().weights()?)
+        Model::new(card, trainer.learner().weights()?)
     }
 
     /// As `replay` reads them.

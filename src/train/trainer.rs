@@ -14,7 +14,7 @@ use super::recipe::Recipe;
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
-use crate::nn::{Learner, Network, TrainingSample, draw_weights};
+use crate::nn::{Device, Learner, Network, TrainingSample, draw_weights};
 
 /// Seeds of what is drawn are the recipe's; these tell the streams of one seed apart.
 const WEIGHTS_STREAM: u64 = 0;
@@ -78,18 +78,23 @@ pub struct HeldOut {
 }
 
 impl Trainer {
-    /// A training that has not begun: weights are drawn from the recipe's seed.
+    /// A training on a device that has not begun: weights are drawn from the recipe's seed.
     ///
     /// # Errors
-    /// Where the recipe makes no network.
-    pub fn new(recipe: Recipe, preparation: Preparation, threads: usize) -> Result<Self> {
+    /// Where the recipe makes no network, or the device does not take it.
+    pub fn new(
+        recipe: Recipe,
+        preparation: Preparation,
+        threads: usize,
+        device: &Device,
+    ) -> Result<Self> {
         recipe.check()?;
         let (inputs, classes) = (preparation.inputs(), preparation.n_classes());
         let mut random = stream(recipe.seed, WEIGHTS_STREAM);
         let scale = |k: usize| if k == 0 { recipe.init_scale } else { 1.0 };
         let layers = recipe.layers(inputs, classes).into_iter().enumerate();
         let layers = layers.map(|(k, spec)| draw_weights(spec, scale(k), &mut random)).collect();
-        let network = Network::new(layers, preparation.window_s())?;
+        let network = Network::new(layers, preparation.window_s())?.on(device)?;
         let learner = Learner::new(network, threads, false)?;
         Ok(Trainer { recipe, learner, preparation, progress: Progress::default() })
     }

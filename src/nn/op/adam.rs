@@ -59,7 +59,7 @@ impl AdamStep {
     }
 
     /// The numbers, in the order of the GPU's kernel.
-    #[cfg(feature = "kernel-host")]
+    #[cfg(any(feature = "cuda", feature = "kernel-host"))]
     pub fn numbers(&self) -> [f32; 8] {
         let AdamStep { mean_share, square_decay, square_share, root_correction, .. } = *self;
         let AdamStep { epsilon, step_size, weight_decay, gradient_scale, .. } = *self;

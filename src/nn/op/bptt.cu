@@ -1,6 +1,6 @@
 // Gradients of a batch that rollout.cu stepped: back through time, then those of the weights, then a
-// step of Adam. Rows are those of bptt.rs: one for each window of each sample, and a row of zeros
-// after each sample. Sums go in the CPU's order.
+// step of Adam, and the weights as the next way back wants them. Rows are those of bptt.rs: one for
+// each window of each sample, and a row of zeros after each sample. Sums go in the CPU's order.
 #ifndef __CUDACC__
 #include "cuda_host.h"
 #endif
@@ -92,13 +92,29 @@ weight_gradients(const unsigned* __restrict__ layers, const float* __restrict__ 
     }
 }
 
-// A step of Adam; threads are weights. The numbers are those of AdamStep, in its order.
+// How often each layer fired: `counts` has a number for each, zero at the start. Blocks share the rows,
+// threads are neurons; a sum of whole numbers knows no order.
+extern "C" __global__ void __launch_bounds__(1024, 1)
+count_spikes(const unsigned* __restrict__ layers, const float* __restrict__ trace, unsigned* counts,
+             unsigned n_layers, unsigned row_len, unsigned n_rows) {
+    const Layer* chain = (const Layer*)layers;
+    for (unsigned l = 0; l < n_layers; ++l) {
+        const Layer& layer = chain[l];
+        if (!layer.spikes) continue;
+        unsigned count = 0;
+        for (unsigned row = blockIdx.x; row < n_rows; row += gridDim.x)
+            for (unsigned n = threadIdx.x; n < layer.neurons; n += blockDim.x)
+                count += trace[(size_t)row * row_len + layer.output + n] != 0.0f;
+        if (count) atomicAdd(&counts[l], count);
+    }
+}
+
+// A step of Adam; threads are weights. The last numbers are those of AdamStep, in its order.
 extern "C" __global__ void __launch_bounds__(1024, 1)
 adam(float* weights, const float* __restrict__ gradients, float* means, float* squares,
-     const float* __restrict__ numbers, unsigned n_weights) {
-    const float mean_share = numbers[0], square_decay = numbers[1], square_share = numbers[2];
-    const float root_correction = numbers[3], epsilon = numbers[4], step_size = numbers[5];
-    const float weight_decay = numbers[6], gradient_scale = numbers[7];
+     unsigned n_weights, float mean_share, float square_decay, float square_share,
+     float root_correction, float epsilon, float step_size, float weight_decay,
+     float gradient_scale) {
     for (unsigned k = blockIdx.x * blockDim.x + threadIdx.x; k < n_weights;
          k += gridDim.x * blockDim.x) {
         const float weight = weights[k];
@@ -110,4 +126,18 @@ adam(float* weights, const float* __restrict__ gradients, float* means, float* s
         means[k] = mean;
         squares[k] = square;
     }
+}
+
+// A matrix of weights as it is stored in a model, [neurons, padded inputs]: a block takes an input,
+// threads are neurons. Layer and side are given; grid is the side's inputs.
+extern "C" __global__ void __launch_bounds__(1024, 1)
+store_weights(const float* __restrict__ weights, const unsigned* __restrict__ layers, float* back,
+              unsigned l, unsigned recurrent) {
+    const Layer& layer = ((const Layer*)layers)[l];
+    const unsigned inputs = recurrent ? layer.neurons : layer.inputs;
+    const unsigned from = recurrent ? layer.recurrent_weights : layer.input_weights;
+    const unsigned to = recurrent ? layer.back_recurrent : layer.back_input;
+    const unsigned input = blockIdx.x, pitch = (inputs + 15) / 16 * 16;
+    for (unsigned n = threadIdx.x; n < layer.neurons; n += blockDim.x)
+        back[to + (size_t)n * pitch + input] = weights[from + (size_t)input * layer.width + n];
 }

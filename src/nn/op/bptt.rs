@@ -11,6 +11,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use super::backend::{LossOf, OutputsOf};
 use super::gather::{Active, Gather};
 use super::memory::{Floats, Scratch, padded};
 use super::{Chain, Layer};
@@ -137,38 +138,24 @@ fn stored(rows: &[f32], layer: &Layer, out: &mut Floats) {
     }
 }
 
-#[cfg(feature = "kernel-host")]
-impl Back {
-    /// All matrices, one after another.
-    pub fn flat(&self) -> Vec<f32> {
-        let of = |layer: &BackLayer| [&layer.input[..], &layer.recurrent].concat();
-        self.layers.iter().flat_map(of).collect()
-    }
-}
-
 impl Tape {
     /// Steps every sample from a zero state, asks `loss` for the gradient of its outputs, and
     /// goes back through time: afterwards [`Tape::weight_gradients`] can be formed.
-    ///
-    /// `loss` is given the sample's index, its outputs \[windows, outputs\] and zeros to fill with
-    /// their gradient. Returns what it returned, in the samples' order.
-    pub fn learn<R: Send>(
+    pub fn learn(
         &mut self,
         chain: &Chain,
         (weights, back): (&[f32], &Back),
         batch: &[TrainingSample<'_>],
         workers: &mut [Worker],
-        loss: &(impl Fn(usize, &[f32], &mut [f32]) -> R + Sync),
-    ) -> Vec<R> {
+        loss: &LossOf<'_>,
+    ) {
         self.reserve(chain, batch);
-        let mut results: Vec<Option<R>> = batch.iter().map(|_| None).collect();
-        let samples = self.split(chain, batch).into_iter().zip(batch).zip(&mut results).enumerate();
-        in_parallel(workers, samples, |worker, (k, ((tape, sample), result))| {
+        let samples = self.split(chain, batch).into_iter().zip(batch).enumerate();
+        in_parallel(workers, samples, |worker, (k, (tape, sample))| {
             let loss = |outputs: &[f32], gradient: &mut [f32]| loss(k, outputs, gradient);
-            *result = Some(chain.learn_sample(weights, back, sample, tape, worker, loss));
+            chain.learn_sample(weights, back, sample, tape, worker, loss);
         });
         self.columns.transpose(chain.layers.first().map_or(0, |layer| layer.inputs), batch);
-        results.into_iter().flatten().collect()
     }
 
     /// The gradients of all weights of the last batch, laid out as the chain's weights. Without
@@ -371,22 +358,21 @@ impl Columns {
 }
 
 impl Chain {
-    fn learn_sample<R>(
+    fn learn_sample(
         &self,
         weights: &[f32],
         back: &Back,
         sample: &TrainingSample<'_>,
         mut tape: SampleTape<'_>,
         worker: &mut Worker,
-        loss: impl FnOnce(&[f32], &mut [f32]) -> R,
-    ) -> R {
+        loss: impl FnOnce(&[f32], &mut [f32]),
+    ) {
         self.run_sample(weights, sample, Some(&mut tape), worker);
         let Worker { outputs, gradient, .. } = worker;
         gradient.clear();
         gradient.resize(outputs.len(), 0.0);
-        let result = loss(outputs, gradient);
+        loss(outputs, gradient);
         self.back_through_time(back, sample.windows, &mut tape, worker);
-        result
     }
 
     /// Steps a sample from a zero state; leaves its outputs with the worker, and on the tape what
@@ -470,22 +456,18 @@ impl SampleLayer<'_> {
     }
 }
 
-/// Steps every sample from a zero state and hands its outputs \[windows, outputs\] to `each`;
-/// returns what that returned, in the samples' order.
-pub(crate) fn run_all<R: Send>(
+/// Steps every sample from a zero state and hands its outputs \[windows, outputs\] to `each`.
+pub(crate) fn run_all(
     chain: &Chain,
     weights: &[f32],
     batch: &[TrainingSample<'_>],
     workers: &mut [Worker],
-    each: &(impl Fn(usize, &[f32]) -> R + Sync),
-) -> Vec<R> {
-    let mut results: Vec<Option<R>> = batch.iter().map(|_| None).collect();
-    let samples = batch.iter().zip(&mut results).enumerate();
-    in_parallel(workers, samples, |worker, (k, (sample, result))| {
+    each: &OutputsOf<'_>,
+) {
+    in_parallel(workers, batch.iter().enumerate(), |worker, (k, sample)| {
         chain.run_sample(weights, sample, None, worker);
-        *result = Some(each(k, &worker.outputs));
+        each(k, &worker.outputs);
     });
-    results.into_iter().flatten().collect()
 }
 
 fn add(to: &mut [f32], values: &[f32]) {

@@ -1,164 +1,255 @@
-//! The rollout on a GPU: the plan up, the kernel, the outputs down, once each a call.
+//! A GPU: its arrays, their page-locked twins in the CPU's memory, and the copies between the two.
 //!
-//! Knows CUDA by way of Candle; no equation. Buffers are made once and grow. What the kernel is
-//! told, `packed` writes.
+//! Knows CUDA by way of Candle; no equation. Launches follow one another on the device's own stream;
+//! what is written ahead goes by a second one.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute,
 };
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, DeviceRepr, ValidAsZeroBits,
+    CudaFunction, CudaSlice, CudaStream, CudaView, CudaViewMut,
 };
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
-use candle_core::{Device, Layout, Storage, bail};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::{Device, Result, bail};
 
 pub(crate) use super::launch::untracked;
-use super::launch::{CudaArrays, Pinned, rollout_on_cuda};
-use super::packed::PackedChain;
-use super::{Chain, Job};
+use super::launch::{Pinned, run_on_cuda};
+use super::machine::{Given, Kernel, Launch, Machine, Value};
 
-/// PTX of `rollout.cu`, made by `tests/cuda/ptx.sh`.
-const PTX: &str = include_str!("rollout.ptx");
+/// Source files of kernels, and their PTX, made by `tests/cuda/ptx.sh`.
+const ROLLOUT: (&str, &str) = ("rollout", include_str!("rollout.ptx"));
+const BPTT: (&str, &str) = ("bptt", include_str!("bptt.ptx"));
+/// The kernels, the one that steps streams first.
+const KERNELS: [(Kernel, &str, (&str, &str)); 6] = [
+    (Kernel::Rollout, "rollout", ROLLOUT),
+    (Kernel::BackThroughTime, "back_through_time", BPTT),
+    (Kernel::WeightGradients, "weight_gradients", BPTT),
+    (Kernel::CountSpikes, "count_spikes", BPTT),
+    (Kernel::Adam, "adam", BPTT),
+    (Kernel::StoreWeights, "store_weights", BPTT),
+];
 
-/// The kernel, ready for a chain on a device.
-pub(crate) struct CudaKernel {
-    packed: PackedChain,
-    layers: CudaSlice<u32>,
-    function: CudaFunction,
-    device: DeviceId,
-    /// Blocks that the device runs at once.
-    blocks: usize,
+/// Words that are a launch of their own: a copy of 256 KiB takes longer than it takes to begin.
+const LAUNCH_WORDS: usize = 1 << 16;
+
+/// A device with its kernels.
+pub(crate) struct Gpu {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+    ahead: Arc<CudaStream>,
+    functions: Vec<(Kernel, CudaFunction)>,
+    shared_bytes: usize,
+    /// What to do where its memory is full.
+    instead: &'static str,
 }
 
-/// Buffers between the two memories.
-#[derive(Debug, Default)]
-pub(crate) struct Staging {
-    plan: Option<Pinned<u32>>,
-    plan_there: Option<CudaSlice<u32>>,
-    out: Option<Pinned<f32>>,
-    out_there: Option<CudaSlice<f32>>,
+/// An array there, and the memory here that it is written from and read into.
+pub(crate) struct Array<T> {
+    there: Option<CudaSlice<T>>,
+    written: Option<Pinned<T>>,
+    read: Option<Pinned<T>>,
+    len: usize,
+}
+
+impl<T> Default for Array<T> {
+    fn default() -> Self {
+        Array { there: None, written: None, read: None, len: 0 }
+    }
 }
 
 /// Free bytes of a device's memory; `None` on the CPU.
-pub(crate) fn free_bytes(device: &Device) -> candle_core::Result<Option<usize>> {
+pub(crate) fn free_bytes(device: &Device) -> Result<Option<usize>> {
     let Device::Cuda(device) = device else { return Ok(None) };
     let (free, _) = device.cuda_stream().context().mem_get_info().w()?;
     Ok(Some(free))
 }
 
-impl CudaKernel {
-    pub fn new(chain: &Chain, device: &CudaDevice) -> candle_core::Result<Self> {
+impl Gpu {
+    /// A device that steps streams.
+    pub fn for_streams(device: &CudaDevice) -> Result<Self> {
+        Gpu::new(device, 1, "run fewer streams")
+    }
+
+    /// A device that learns.
+    pub fn for_learning(device: &CudaDevice) -> Result<Self> {
+        Gpu::new(device, KERNELS.len(), "train with a smaller --batch, or fewer neurons")
+    }
+
+    fn new(device: &CudaDevice, n_kernels: usize, instead: &'static str) -> Result<Self> {
         let stream = device.cuda_stream();
+        let ahead = stream.context().new_stream().w()?;
         let limit = stream
             .context()
             .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
         let shared_bytes = limit.w()? as usize;
-        let lengths = (chain.row_len, chain.saved_len);
-        let packed = PackedChain::new(&chain.layers, lengths, shared_bytes)
-            .map_err(candle_core::Error::Msg)?;
-        let function = device.get_or_load_custom_func("rollout", "rollout", PTX)?;
-        let function = function.into_cuda_function();
-        // all that there is: networks of one device share the function
-        function
-            .set_attribute(
-                FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                shared_bytes as i32,
-            )
-            .w()?;
-        let most = packed.shared_bytes();
-        let a_multiprocessor = function
-            .occupancy_max_active_blocks_per_multiprocessor(packed.threads, most as usize, None)
-            .w()?;
-        let multiprocessors =
-            stream.context().attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).w()?;
-        let layers = device.clone_htod(&packed.layers)?;
-        let blocks = (a_multiprocessor.max(1) as usize) * multiprocessors.max(1) as usize;
-        Ok(CudaKernel { packed, layers, function, device: device.id(), blocks })
+        let load = |(kernel, name, (module, ptx)): &(Kernel, &str, (&str, &str))| {
+            let function = device.get_or_load_custom_func(name, module, ptx)?.into_cuda_function();
+            if *kernel == Kernel::Rollout {
+                // all that there is: networks of one device share the function
+                let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                function.set_attribute(most, shared_bytes as i32).w()?;
+            }
+            Ok((*kernel, function))
+        };
+        let functions = KERNELS[..n_kernels].iter().map(load).collect::<Result<_>>()?;
+        let device = device.clone();
+        Ok(Gpu { device, stream, ahead, functions, shared_bytes, instead })
     }
 
-    /// [`Chain::walk`] on the device; returns when the outputs are here.
-    pub fn walk(
+    /// The device.
+    pub fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    /// Which device it is.
+    pub fn id(&self) -> DeviceId {
+        self.device.id()
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<&CudaFunction> {
+        match self.functions.iter().find(|(of, _)| *of == kernel) {
+            Some((_, function)) => Ok(function),
+            None => bail!("the kernel {kernel:?} was not loaded"),
+        }
+    }
+
+    /// Fills a part here and copies it there on a stream.
+    fn send<T: Value>(
         &self,
-        chain: &Chain,
-        state: &mut CudaStorage,
-        layout: &Layout,
-        job: &mut Job<'_>,
-    ) -> candle_core::Result<()> {
-        let device = state.device.clone();
-        if job.plan.is_empty() {
+        array: &mut Array<T>,
+        part: Range<usize>,
+        fill: impl FnOnce(&mut [T]),
+        stream: &Arc<CudaStream>,
+    ) -> Result<()> {
+        let Array { there: Some(there), written, len, .. } = array else { bail!("{NO_ARRAY}") };
+        if part.is_empty() {
             return Ok(());
         }
-        if device.id() != self.device {
-            bail!("the state is on another device than the network")
-        }
-        let (weights, weights_layout) = chain.weights.storage_and_layout();
-        let (Storage::Cuda(weights), Some((first, last)), Some((start, end))) =
-            (&*weights, weights_layout.contiguous_offsets(), layout.contiguous_offsets())
-        else {
-            bail!("rollout needs contiguous float32 weights and state on one device")
-        };
-        let plan = &mut job.scratch.packing;
-        plan.arrange(job.slots, job.plan, (end - start) / chain.row_len);
-        let (n_words, n_steps) = (plan.len(&self.packed), plan.n_steps());
-        if u32::try_from(n_words).is_err() || n_steps >= 1 << 31 {
-            bail!("a call of {n_steps} windows is too long: bring fewer at once")
-        }
-        let n_out = n_steps * chain.outputs();
-        let stream = device.cuda_stream();
-        let Staging { plan: here, plan_there, out, out_there } = &mut job.scratch.staging;
-        let here = Pinned::at_least(here, n_words, &device, true)?;
-        plan.write(&self.packed, job.slots, job.plan, &mut here.as_mut_slice()?[..n_words]);
-        let there = at_least(plan_there, n_words, &device)?;
-        stream.memcpy_htod(&here.as_slice()?[..n_words], there).w()?;
-        let n_traced = if job.trace.is_some() { n_steps * chain.row_len } else { 0 };
-        let mut trace =
-            if n_traced > 0 { Some(device.alloc_zeros::<f32>(n_traced)?) } else { None };
-        let out_there = at_least(out_there, n_out, &device)?;
-        let state = state.as_cuda_slice_mut::<f32>()?;
-        let arrays = CudaArrays {
-            weights: weights.as_cuda_slice::<f32>()?.slice(first..last),
-            state: state.slice_mut(start..end),
-            layers: &self.layers,
-            plan: there.slice(..n_words),
-            out: out_there.slice_mut(..n_out),
-            trace: trace.as_mut(),
-        };
-        let launch = self.packed.launch(plan, self.blocks);
-        rollout_on_cuda(&stream, &self.function, &launch, self.packed.threads, arrays)?;
-        let out = Pinned::at_least(out, n_out, &device, false)?;
-        stream.memcpy_dtoh(&out_there.slice(..n_out), &mut out.as_mut_slice()?[..n_out]).w()?;
-        stream.synchronize().w()?;
-        job.out.extend_from_slice(&out.as_slice()?[..n_out]);
-        if let (Some(kept), Some(trace)) = (&mut job.trace, &trace) {
-            let rows = device.clone_dtoh(trace)?;
-            rows.chunks_exact(chain.row_len).for_each(|row| kept.push(&chain.layers, row));
-        }
-        Ok(())
+        let here = Pinned::at_least(written, *len, &self.device, true)?;
+        fill(&mut here.as_mut_slice()?[part.clone()]);
+        stream.memcpy_htod(&here.as_slice()?[part.clone()], &mut there.slice_mut(part)).w()
     }
 }
 
-/// A buffer on the device of at least `len` values, at least 1.
-fn at_least<'a, T>(
-    buffer: &'a mut Option<CudaSlice<T>>,
-    len: usize,
-    device: &CudaDevice,
-) -> candle_core::Result<&'a mut CudaSlice<T>>
-where
-    T: DeviceRepr + ValidAsZeroBits,
-{
-    let kept = match buffer.take().filter(|buffer| buffer.len() >= len) {
-        Some(kept) => kept,
-        None => {
-            let len = len.next_power_of_two();
-            let full = |error| {
-                let kib = (len * size_of::<T>()).div_ceil(1024);
-                let what = format!(
-                    "the device has no room for another {kib} KiB: run fewer streams ({error})"
-                );
-                candle_core::Error::Msg(what)
-            };
-            device.alloc_zeros::<T>(len).map_err(full)?
+const NO_ARRAY: &str = "an array was not made";
+
+impl Machine for Gpu {
+    type Array<T: Value> = Array<T>;
+    type View<'a, T: Value> = CudaView<'a, T>;
+    type ViewMut<'a, T: Value> = CudaViewMut<'a, T>;
+
+    fn shared_bytes(&self) -> Result<usize> {
+        Ok(self.shared_bytes)
+    }
+
+    fn blocks(&self, threads: usize, shared_bytes: usize) -> Result<usize> {
+        let function = self.function(Kernel::Rollout)?;
+        let a_multiprocessor = function
+            .occupancy_max_active_blocks_per_multiprocessor(threads as u32, shared_bytes, None)
+            .w()?;
+        let count = Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = self.stream.context().attribute(count).w()?;
+        Ok(a_multiprocessor.max(1) as usize * multiprocessors.max(1) as usize)
+    }
+
+    fn launch_words(&self) -> usize {
+        LAUNCH_WORDS
+    }
+
+    fn resize<T: Value>(&self, array: &mut Array<T>, len: usize) -> Result<()> {
+        array.len = len;
+        if array.there.as_ref().is_some_and(|there| there.len() >= len) {
+            return Ok(());
         }
-    };
-    Ok(buffer.insert(kept))
+        array.there = None;
+        let room = (len + len / 4).max(1);
+        let full = |error| {
+            let kib = (room * size_of::<T>()).div_ceil(1024);
+            let instead = self.instead;
+            let what = format!("the device has no room for another {kib} KiB: {instead} ({error})");
+            candle_core::Error::Msg(what)
+        };
+        array.there = Some(self.device.alloc_zeros::<T>(room).map_err(full)?);
+        // the other stream must not come before it
+        self.wait()
+    }
+
+    fn clear<T: Value>(&self, array: &mut Array<T>) -> Result<()> {
+        let Array { there: Some(there), len, .. } = array else { bail!("{NO_ARRAY}") };
+        self.stream.memset_zeros(&mut there.slice_mut(..*len)).w()
+    }
+
+    fn write<T: Value>(
+        &self,
+        array: &mut Array<T>,
+        part: Range<usize>,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<()> {
+        self.send(array, part, fill, &self.stream)
+    }
+
+    fn write_ahead<T: Value>(
+        &self,
+        array: &mut Array<T>,
+        part: Range<usize>,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<()> {
+        self.send(array, part, fill, &self.ahead)?;
+        self.stream.join(&self.ahead).w()
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.stream.synchronize().w()
+    }
+
+    fn read<'a, T: Value>(&self, array: &'a mut Array<T>, len: usize) -> Result<&'a [T]> {
+        let Array { there: Some(there), read, .. } = array else { bail!("{NO_ARRAY}") };
+        let here = Pinned::at_least(read, len, &self.device, false)?;
+        self.stream.memcpy_dtoh(&there.slice(..len), &mut here.as_mut_slice()?[..len]).w()?;
+        self.wait()?;
+        Ok(&here.as_slice()?[..len])
+    }
+
+    fn copy<T: Value>(&self, array: &Array<T>) -> Result<Vec<T>> {
+        let copied = self.stream.clone_dtoh(&Self::view(array)?).w()?;
+        self.wait()?;
+        Ok(copied)
+    }
+
+    fn view<T: Value>(array: &Array<T>) -> Result<CudaView<'_, T>> {
+        let Array { there: Some(there), len, .. } = array else { bail!("{NO_ARRAY}") };
+        Ok(there.slice(..*len))
+    }
+
+    fn view_mut<T: Value>(array: &mut Array<T>) -> Result<CudaViewMut<'_, T>> {
+        let Array { there: Some(there), len, .. } = array else { bail!("{NO_ARRAY}") };
+        Ok(there.slice_mut(..*len))
+    }
+
+    fn part<'a, T: Value>(view: &'a CudaView<'_, T>, part: Range<usize>) -> CudaView<'a, T> {
+        view.slice(part)
+    }
+
+    fn lend<'a, T: Value>(view: &'a mut CudaViewMut<'_, T>) -> CudaViewMut<'a, T> {
+        view.slice_mut(..)
+    }
+
+    fn view_len<T: Value>(view: &CudaView<'_, T>) -> usize {
+        view.len()
+    }
+
+    fn view_mut_len<T: Value>(view: &CudaViewMut<'_, T>) -> usize {
+        view.len()
+    }
+
+    fn launch<const N: usize>(
+        &self,
+        launch: &Launch,
+        mut given: [Given<'_, Self>; N],
+    ) -> Result<()> {
+        run_on_cuda(&self.stream, self.function(launch.kernel)?, launch, &mut given)
+    }
 }

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -80,6 +81,12 @@ inline void __syncthreads() {
 inline unsigned atomicOr(unsigned* word, unsigned bits) {
     const unsigned before = *word;
     *word |= bits;
+    return before;
+}
+
+inline unsigned atomicAdd(unsigned* word, unsigned value) {
+    const unsigned before = *word;
+    *word += value;
     return before;
 }
 

@@ -1,14 +1,15 @@
-//! The rollout by the GPU's kernel, compiled for the CPU: how the kernel is tested without a GPU.
+//! The CPU in a GPU's place: the kernels compiled for it, which is how they are tested without a GPU.
 //!
-//! Knows plans and their words; no equation.
+//! Knows arrays; no equation.
 
-use candle_core::bail;
+use std::ops::Range;
 
-use super::launch::{Array, Lengths, MAX_SHARED_BYTES, OnHost, run_on_host};
-use super::packed::PackedChain;
-use super::{Chain, Job};
+use candle_core::Result;
 
-/// How the kernel runs on the CPU. No choice changes a bit of its results.
+use super::launch::{MAX_SHARED_BYTES, run_on_host};
+use super::machine::{Given, Launch, Machine, Value};
+
+/// How the kernels run on the CPU. No choice changes a bit of their results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelOnHost {
     /// The threads of a block take their turns in descending order.
@@ -17,70 +18,88 @@ pub struct KernelOnHost {
     pub shared_bytes: usize,
     /// Blocks that run at once, over which streams are dealt.
     pub blocks: usize,
+    /// Words of a plan after which what follows is another launch.
+    pub launch_words: usize,
 }
 
-/// The kernel, ready for a chain.
-pub(crate) struct HostKernel {
-    pub(super) choice: KernelOnHost,
-    pub(super) packed: PackedChain,
-}
+impl Machine for KernelOnHost {
+    type Array<T: Value> = Vec<T>;
+    type View<'a, T: Value> = &'a [T];
+    type ViewMut<'a, T: Value> = &'a mut [T];
 
-impl HostKernel {
-    pub fn new(chain: &Chain, choice: KernelOnHost) -> Result<Self, String> {
-        let shared_bytes = choice.shared_bytes.min(MAX_SHARED_BYTES);
-        let lengths = (chain.row_len, chain.saved_len);
-        Ok(HostKernel { choice, packed: PackedChain::new(&chain.layers, lengths, shared_bytes)? })
+    fn shared_bytes(&self) -> Result<usize> {
+        Ok(self.shared_bytes.min(MAX_SHARED_BYTES))
     }
 
-    /// [`Chain::walk`] by the kernel.
-    pub fn walk(
-        &self,
-        chain: &Chain,
-        weights: &[f32],
-        state: &mut [f32],
-        job: &mut Job<'_>,
-    ) -> candle_core::Result<()> {
-        let HostKernel { choice, packed } = self;
-        let plan = &mut job.scratch.packing;
-        plan.arrange(job.slots, job.plan, state.len() / chain.row_len);
-        let mut words = vec![0; plan.len(packed)];
-        plan.write(packed, job.slots, job.plan, &mut words);
-        let first = job.out.len();
-        job.out.resize(first + job.plan.len() * chain.outputs(), 0.0);
-        let n_traced = if job.trace.is_some() { job.plan.len() * chain.row_len } else { 0 };
-        let mut trace = vec![0.0; n_traced];
-        let launch = packed.launch(plan, choice.blocks);
-        let out = &mut job.out[first..];
-        let lengths = Lengths {
-            weights: weights.len(),
-            state: state.len(),
-            layers: packed.layers.len(),
-            plan: words.len(),
-            out: out.len(),
-            trace: job.trace.is_some().then_some(n_traced),
-        };
-        let fits = launch.check(lengths).map_err(str::to_owned);
-        let mut run = || {
-            let (n_state, n_out) = (state.len(), out.len());
-            let mut arrays = [
-                Array::Read(weights, weights.len()),
-                Array::Write(state, n_state),
-                Array::Words(&packed.layers, packed.layers.len()),
-                Array::Words(&words, words.len()),
-                Array::Write(out, n_out),
-                if n_traced > 0 { Array::Write(&mut trace, n_traced) } else { Array::Absent },
-                Array::Absent,
-            ];
-            let shape = [launch.grid, packed.threads, launch.shared_bytes];
-            run_on_host(OnHost::Rollout, shape, choice.reversed, &mut arrays, &launch.numbers)
-        };
-        if let Err(what) = fits.and_then(|()| run()) {
-            bail!("the kernel cannot run: {what}")
-        }
-        job.scratch.forget_lists();
-        if let Some(kept) = &mut job.trace {
-            trace.chunks_exact(chain.row_len).for_each(|row| kept.push(&chain.layers, row));
-        }
+    fn blocks(&self, _threads: usize, _shared_bytes: usize) -> Result<usize> {
+        Ok(self.blocks.max(1))
+    }
+
+    fn launch_words(&self) -> usize {
+        self.launch_words
+    }
+
+    fn resize<T: Value>(&self, array: &mut Vec<T>, len: usize) -> Result<()> {
+        array.resize(len, T::default());
         Ok(())
+    }
+
+    fn clear<T: Value>(&self, array: &mut Vec<T>) -> Result<()> {
+        array.fill(T::default());
+        Ok(())
+    }
+
+    fn write<T: Value>(
+        &self,
+        array: &mut Vec<T>,
+        part: Range<usize>,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<()> {
+        fill(&mut array[part]);
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn read<'a, T: Value>(&self, array: &'a mut Vec<T>, len: usize) -> Result<&'a [T]> {
+        Ok(&array[..len])
+    }
+
+    fn copy<T: Value>(&self, array: &Vec<T>) -> Result<Vec<T>> {
+        Ok(array.clone())
+    }
+
+    fn view<T: Value>(array: &Vec<T>) -> Result<&[T]> {
+        Ok(array)
+    }
+
+    fn view_mut<T: Value>(array: &mut Vec<T>) -> Result<&mut [T]> {
+        Ok(array)
+    }
+
+    fn part<'a, T: Value>(view: &'a &[T], part: Range<usize>) -> &'a [T] {
+        &view[part]
+    }
+
+    fn lend<'a, T: Value>(view: &'a mut &mut [T]) -> &'a mut [T] {
+        view
+    }
+
+    fn view_len<T: Value>(view: &&[T]) -> usize {
+        view.len()
+    }
+
+    fn view_mut_len<T: Value>(view: &&mut [T]) -> usize {
+        view.len()
+    }
+
+    fn launch<const N: usize>(
+        &self,
+        launch: &Launch,
+        mut given: [Given<'_, Self>; N],
+    ) -> Result<()> {
+        run_on_host(launch, self.reversed, &mut given)
     }
 }

@@ -125,9 +125,11 @@ pub(crate) struct Scratch {
     slot: Option<usize>,
     /// The plan as a kernel reads it.
     #[cfg(any(feature = "cuda", feature = "kernel-host"))]
-    pub packing: super::packed::PackedPlan,
+    pub packing: super::plan::PackedPlan,
+    #[cfg(feature = "kernel-host")]
+    pub on_host: super::kernels::Staging<super::host::KernelOnHost>,
     #[cfg(feature = "cuda")]
-    pub staging: super::cuda::Staging,
+    pub on_gpu: super::kernels::Staging<super::cuda::Gpu>,
 }
 
 /// The neurons of a layer that fired, ascending.
@@ -156,8 +158,10 @@ impl Scratch {
             slot: None,
             #[cfg(any(feature = "cuda", feature = "kernel-host"))]
             packing: Default::default(),
+            #[cfg(feature = "kernel-host")]
+            on_host: Default::default(),
             #[cfg(feature = "cuda")]
-            staging: Default::default(),
+            on_gpu: Default::default(),
         }
     }
 

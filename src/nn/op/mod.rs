@@ -4,26 +4,31 @@
 //! Knows layers, their kernels and their weights; nothing of files, labels or time.
 
 pub(crate) mod adam;
+pub(crate) mod backend;
 pub(crate) mod bptt;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod gather;
 #[cfg(feature = "kernel-host")]
 pub(crate) mod host;
-#[cfg(feature = "kernel-host")]
-pub(crate) mod host_bptt;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+pub(crate) mod kernels;
 #[cfg(any(feature = "cuda", feature = "kernel-host"))]
 mod launch;
 pub(crate) mod level;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+mod machine;
 pub(crate) mod memory;
 #[cfg(any(feature = "cuda", feature = "kernel-host"))]
-pub(crate) mod packed;
+mod packed;
+#[cfg(any(feature = "cuda", feature = "kernel-host"))]
+pub(crate) mod plan;
 mod spikes;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, bail};
 
 pub(crate) use gather::Active;
 use gather::Gather;
@@ -32,7 +37,7 @@ use memory::Scratch;
 use spikes::list_spikes;
 
 use super::cell::{Cell, CellKind};
-use super::{PlannedStep, Trace};
+use super::{Device, PlannedStep, Trace};
 use crate::frame::SlotFrames;
 
 /// All layers as the kernels want them.
@@ -48,10 +53,10 @@ pub(crate) struct Chain {
     pub level: Level,
     /// Steps in place of the CPU's own walk.
     #[cfg(feature = "kernel-host")]
-    pub kernel: Option<host::HostKernel>,
+    pub kernel: Option<kernels::Kernels<host::KernelOnHost>>,
     /// Steps where the weights are on a GPU.
     #[cfg(feature = "cuda")]
-    pub cuda: Option<cuda::CudaKernel>,
+    pub cuda: Option<kernels::Kernels<cuda::Gpu>>,
 }
 
 /// One layer of the chain.
@@ -122,7 +127,10 @@ impl InplaceOp1 for Rollout<'_> {
         let (weights, state) = (&weights[first..last], &mut state[start..end]);
         #[cfg(feature = "kernel-host")]
         if let Some(kernel) = &self.chain.kernel {
-            return kernel.walk(self.chain, weights, state, &mut job);
+            let mut staging = std::mem::take(&mut job.scratch.on_host);
+            let done = kernel.walk(self.chain, (weights, state), &mut job, &mut staging);
+            job.scratch.on_host = staging;
+            return done;
         }
         self.chain.walk(weights, state, &mut job);
         Ok(())
@@ -136,17 +144,36 @@ impl InplaceOp1 for Rollout<'_> {
     ) -> candle_core::Result<()> {
         let Some(kernel) = &self.chain.cuda else { bail!("the network is not on the GPU") };
         let Ok(mut job) = self.job.try_borrow_mut() else { bail!("rollout runs once at a time") };
-        kernel.walk(self.chain, state, layout, &mut job)
+        if state.device.id() != kernel.machine.id() {
+            bail!("the state is on another device than the network")
+        }
+        let (weights, weights_layout) = self.chain.weights.storage_and_layout();
+        let (Storage::Cuda(weights), Some((first, last)), Some((start, end))) =
+            (&*weights, weights_layout.contiguous_offsets(), layout.contiguous_offsets())
+        else {
+            bail!("rollout needs contiguous float32 weights and state on one device")
+        };
+        let weights = weights.as_cuda_slice::<f32>()?.slice(first..last);
+        let state = state.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
+        let mut staging = std::mem::take(&mut job.scratch.on_gpu);
+        let done = kernel.walk(self.chain, (weights, state), &mut job, &mut staging);
+        job.scratch.on_gpu = staging;
+        done
     }
 }
 
 impl Chain {
     /// Moves the weights to a device, and readies its kernel.
     pub fn move_to(&mut self, device: &Device) -> candle_core::Result<()> {
-        self.weights = self.weights.to_device(device)?;
+        self.weights = self.weights.to_device(&device.tensors)?;
+        #[cfg(feature = "kernel-host")]
+        if let Some(choice) = device.kernels {
+            self.kernel = Some(kernels::Kernels::new(choice, self)?);
+        }
         #[cfg(feature = "cuda")]
-        if let Device::Cuda(device) = device {
-            self.cuda = Some(cuda::CudaKernel::new(self, device)?);
+        if let candle_core::Device::Cuda(device) = &device.tensors {
+            let gpu = cuda::Gpu::for_streams(device)?;
+            self.cuda = Some(kernels::Kernels::new(gpu, self)?);
         }
         Ok(())
     }

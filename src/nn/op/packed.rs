@@ -1,79 +1,81 @@
-//! A chain and a plan as `rollout.cu` reads them: 32-bit words.
+//! A chain and a plan as `rollout.cu` reads them: 32-bit words; and how each kernel is launched.
 //!
 //! Knows layers and frames; neither devices nor equations. The order of the words is the kernel's.
 
-use super::Layer;
-#[cfg(feature = "kernel-host")]
-use super::bptt::TrainingSample;
-use super::launch::Lengths;
+use super::adam::AdamStep;
+use super::machine::{Kernel, Launch};
 use super::memory::padded;
-use crate::frame::SlotFrames;
-use crate::nn::PlannedStep;
+use super::{Chain, Layer};
 use crate::nn::cell::CELLS;
 
 /// Stands for a matrix that there is none of, or that is not kept.
 const NONE: u32 = u32::MAX;
 /// In a step's first word: the state is set to zero before it.
-const RESET: u32 = 1 << 31;
+pub(super) const RESET: u32 = 1 << 31;
 /// Inputs up to which an address and its count share a word.
 const NARROW_INPUTS: usize = 1 << 16;
 /// Most threads of a block.
 const MAX_THREADS: usize = 1024;
+/// Threads of a block of Adam's.
+const ADAM_THREADS: usize = 256;
 /// Words of a layer.
 const LAYER_WORDS: usize = 23;
 /// Windows a block must step for the weights that it keeps to be worth their copying.
-const WINDOWS_TO_KEEP_FOR: usize = 4;
+pub(super) const WINDOWS_TO_KEEP_FOR: usize = 4;
 
 /// The layers, and how a launch is laid out.
 pub(crate) struct PackedChain {
     /// \[layers, 23\], a [`Layer`] as layer.cuh has it
     pub layers: Vec<u32>,
     /// Threads of a block.
-    pub threads: u32,
-    n_layers: u32,
-    row_len: u32,
-    saved_len: u32,
-    n_words: u32,
-    n_sums: u32,
-    kept_floats: u32,
-    n_weights: usize,
+    pub threads: usize,
+    /// Length of a window's row of state.
+    pub row_len: usize,
+    /// Length of a window's row of values kept for the gradient.
+    pub saved_len: usize,
+    /// Values of an output.
+    pub outputs: usize,
+    /// Floats of the weights, as packed.
+    pub n_weights: usize,
     /// Floats of the weights as stored, for the way back.
-    #[cfg(feature = "kernel-host")]
     pub n_back: usize,
-    outputs: usize,
+    /// All layers' neurons, padded.
+    pub all_widths: usize,
+    /// The widest layer's.
+    pub widest: usize,
+    /// The matrices.
+    pub matrices: Vec<Matrix>,
+    n_layers: usize,
+    n_words: usize,
+    n_sums: usize,
+    kept_floats: usize,
     wide: bool,
+    /// Blocks that run at once.
+    pub blocks: usize,
 }
 
-/// What one launch is told besides its arrays.
+/// A matrix of weights.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Launch {
-    /// Blocks.
-    pub grid: u32,
-    /// Bytes of shared memory a block.
-    pub shared_bytes: u32,
-    /// The kernel's numbers, in its order.
-    pub numbers: [u32; 9],
-    needed: Lengths,
+pub(crate) struct Matrix {
+    layer: usize,
+    recurrent: bool,
+    inputs: usize,
+    width: usize,
+    /// Whether gradients go back through it.
+    pub goes_back: bool,
 }
 
-impl Launch {
-    /// Whether the arrays are as long as the kernel will reach.
-    ///
-    /// # Errors
-    /// Names the one that is not.
-    pub fn check(&self, given: Lengths) -> Result<(), &'static str> {
-        let needed = &self.needed;
-        let checks = [
-            ("weights", given.weights >= needed.weights),
-            ("state", given.state >= needed.state),
-            ("layers", given.layers == needed.layers),
-            ("plan", given.plan == needed.plan),
-            ("out", given.out == needed.out),
-            ("trace", given.trace.is_none_or(|trace| Some(trace) == needed.trace)),
-        ];
-        let wrong = checks.iter().find(|(_, fits)| !fits);
-        wrong.map_or(Ok(()), |(name, _)| Err(*name))
-    }
+/// What a rollout steps: planned windows, or a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stepped {
+    pub runs: usize,
+    pub steps: usize,
+    /// Words of its plan.
+    pub words: usize,
+    /// Slots of the state, up to the last that is stepped.
+    pub slots: usize,
+    /// Rows of what is put out.
+    pub rows: usize,
 }
 
 impl PackedChain {
@@ -82,11 +84,8 @@ impl PackedChain {
     ///
     /// # Errors
     /// How much more shared memory the chain needs than there is.
-    pub fn new(
-        layers: &[Layer],
-        (row_len, saved_len): (usize, usize),
-        shared_bytes: usize,
-    ) -> Result<Self, String> {
+    pub fn new(chain: &Chain, shared_bytes: usize) -> Result<Self, String> {
+        let layers = &chain.layers;
         let spiking = layers.iter().filter(|layer| layer.kind.spikes);
         let n_words: usize = spiking.map(|layer| layer.neurons.div_ceil(32)).sum();
         let summing = layers.iter().filter(|l| !l.kind.spikes && l.recurrent_weights.is_some());
@@ -121,49 +120,50 @@ impl PackedChain {
             words_of(layer, [*kept_input, *kept_recurrent], places.take(layer, k > 0))
         });
         let packed = packed.collect();
-        let widest = layers.iter().map(|layer| layer.neurons).max().unwrap_or(1);
+        let most_neurons = layers.iter().map(|layer| layer.neurons).max().unwrap_or(1);
+        let widths = layers.iter().map(|layer| layer.width);
+        let matrices = layers.iter().enumerate().flat_map(|(k, layer)| {
+            let Layer { inputs, neurons, width, .. } = *layer;
+            let of = |recurrent, inputs, goes_back| Matrix {
+                layer: k,
+                recurrent,
+                inputs,
+                width,
+                goes_back,
+            };
+            let recurrent = layer.recurrent_weights.as_ref().map(|_| of(true, neurons, true));
+            [Some(of(false, inputs, k > 0)), recurrent].into_iter().flatten()
+        });
         Ok(PackedChain {
             layers: packed,
-            #[cfg(feature = "kernel-host")]
-            n_back: places.back,
-            threads: widest.next_multiple_of(32).min(MAX_THREADS) as u32,
-            n_layers: layers.len() as u32,
-            row_len: row_len as u32,
-            saved_len: saved_len as u32,
-            n_words: n_words as u32,
-            n_sums: n_sums as u32,
-            kept_floats: kept_floats as u32,
+            threads: most_neurons.next_multiple_of(32).min(MAX_THREADS),
+            row_len: chain.row_len,
+            saved_len: chain.saved_len,
+            outputs: chain.outputs(),
             n_weights: layers.iter().map(end_of_weights).max().unwrap_or(0),
-            outputs: layers.last().map_or(0, |layer| layer.neurons),
+            n_back: places.back,
+            all_widths: widths.clone().sum(),
+            widest: widths.max().unwrap_or(0),
+            matrices: matrices.collect(),
+            n_layers: layers.len(),
+            n_words,
+            n_sums,
+            kept_floats,
             wide: layers.first().is_some_and(|layer| layer.inputs > NARROW_INPUTS),
+            blocks: 1,
         })
     }
 
     /// Most bytes of shared memory that a launch asks for.
-    pub fn shared_bytes(&self) -> u32 {
-        4 * (self.n_layers * LAYER_WORDS as u32 + self.n_sums + 3 * self.n_words + self.kept_floats)
+    pub fn shared_bytes(&self) -> usize {
+        4 * (self.n_layers * LAYER_WORDS + self.n_sums + 3 * self.n_words + self.kept_floats)
     }
 
-    /// How a plan is launched on a device that runs `blocks` blocks at once.
-    pub fn launch(&self, plan: &PackedPlan, blocks: usize) -> Launch {
-        let last_slot = plan.runs.last().map_or(0, |(slot, _)| *slot as usize + 1);
-        let (row_len, n_steps) = (self.row_len as usize, plan.n_steps());
-        Launch {
-            needed: Lengths {
-                weights: self.n_weights,
-                state: last_slot * row_len,
-                layers: self.layers.len(),
-                plan: plan.len(self),
-                out: n_steps * self.outputs,
-                trace: Some(n_steps * row_len),
-            },
-            ..self.launch_of((plan.runs.len(), n_steps), blocks)
-        }
-    }
-
-    fn launch_of(&self, (n_runs, n_steps): (usize, usize), blocks: usize) -> Launch {
-        let grid = n_runs.min(blocks).max(1);
-        let keeps = n_steps >= grid * WINDOWS_TO_KEEP_FOR;
+    /// The rollout. Arrays: weights, state, layers, plan, outputs, trace, what gradients need.
+    pub fn rollout(&self, stepped: &Stepped) -> Launch {
+        let Stepped { runs, steps, words, slots, rows } = *stepped;
+        let grid = runs.min(self.blocks).max(1);
+        let keeps = steps >= grid * WINDOWS_TO_KEEP_FOR;
         let shared_bytes = self.shared_bytes() - if keeps { 0 } else { 4 * self.kept_floats };
         let numbers = [
             self.n_layers,
@@ -171,55 +171,125 @@ impl PackedChain {
             self.saved_len,
             self.n_words,
             self.n_sums,
-            n_runs as u32,
-            n_steps as u32,
-            u32::from(self.wide),
-            u32::from(keeps),
+            runs,
+            steps,
+            usize::from(self.wide),
+            usize::from(keeps),
         ];
-        Launch { grid: grid as u32, shared_bytes, numbers, needed: Lengths::default() }
+        let reached = vec![
+            self.n_weights,
+            slots * self.row_len,
+            self.layers.len(),
+            words,
+            rows * self.outputs,
+            rows * self.row_len,
+            rows * self.saved_len,
+        ];
+        let numbers = numbers.map(|n| n as u32).to_vec();
+        Launch {
+            kernel: Kernel::Rollout,
+            grid,
+            threads: self.threads,
+            shared_bytes,
+            reached,
+            numbers,
+        }
     }
 
-    /// A training batch, each sample a slot of its own from a zero state: its launch, its words, and
-    /// for each sample its first row and its windows.
-    #[cfg(feature = "kernel-host")]
-    pub fn batch(
+    /// The way back. Arrays: weights as stored, layers, samples, what the rollout kept, gradients of
+    /// outputs, two of working memory, jumps.
+    pub fn back_through_time(&self, samples: usize, rows: usize) -> Launch {
+        let numbers = [self.n_layers, self.row_len, self.saved_len, self.widest, rows];
+        let reached = vec![
+            self.n_back,
+            self.layers.len(),
+            2 * samples,
+            rows * self.saved_len,
+            rows * self.outputs,
+            samples * self.row_len,
+            samples * self.widest,
+            rows * self.all_widths,
+        ];
+        plain(Kernel::BackThroughTime, [samples, self.threads], reached, &numbers)
+    }
+
+    /// A matrix's gradients. Arrays: layers, trace, jumps, where each address's entries end, entries,
+    /// gradients.
+    pub fn weight_gradients(
         &self,
-        samples: &[TrainingSample<'_>],
-        blocks: usize,
-    ) -> (Launch, Vec<u32>, Vec<[u32; 2]>) {
-        let (mut runs, mut steps, mut entries) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut rows, mut first) = (Vec::new(), 0);
-        for (slot, TrainingSample { frames, windows }) in samples.iter().enumerate() {
-            for t in 0..*windows {
-                if t < frames.len() {
-                    let (addresses, counts) = frames.active(t);
-                    self.push_entries(addresses, counts, &mut entries);
-                }
-                let end = entries.len() / self.entry_words();
-                steps.extend([(first + t) as u32 | if t == 0 { RESET } else { 0 }, end as u32]);
-            }
-            runs.extend([slot as u32, steps.len() as u32 / 2]);
-            rows.push([first as u32, *windows as u32]);
-            first += windows + 1;
-        }
-        let shape = (samples.len(), steps.len() / 2);
-        let launch = self.launch_of(shape, blocks);
-        (launch, [runs, steps, entries].concat(), rows)
+        matrix: &Matrix,
+        autapses: bool,
+        (rows, addresses, entries): (usize, usize, usize),
+    ) -> Launch {
+        let Matrix { layer, recurrent, inputs, width, .. } = *matrix;
+        let numbers = [layer, usize::from(recurrent), usize::from(autapses), self.row_len, rows];
+        let reached = vec![
+            self.layers.len(),
+            rows * self.row_len,
+            rows * self.all_widths,
+            addresses + 1,
+            2 * entries,
+            self.n_weights,
+        ];
+        plain(Kernel::WeightGradients, [inputs, width.min(MAX_THREADS)], reached, &numbers)
     }
 
-    #[cfg(feature = "kernel-host")]
-    fn push_entries(&self, addresses: &[u32], counts: &[u16], entries: &mut Vec<u32>) {
-        for (address, count) in addresses.iter().zip(counts) {
-            match self.wide {
-                true => entries.extend([*address, u32::from(*count)]),
-                false => entries.push(*address | u32::from(*count) << 16),
-            }
-        }
+    /// How often each layer fired. Arrays: layers, trace, counts.
+    pub fn count_spikes(&self, rows: usize) -> Launch {
+        let reached = vec![self.layers.len(), rows * self.row_len, self.n_layers];
+        let shape = [rows.min(self.blocks).max(1), self.threads];
+        plain(Kernel::CountSpikes, shape, reached, &[self.n_layers, self.row_len, rows])
     }
 
-    fn entry_words(&self) -> usize {
+    /// A step of Adam. Arrays: weights, gradients, means, squares.
+    pub fn adam(&self, step: AdamStep) -> Launch {
+        let n = self.n_weights;
+        let grid = n.div_ceil(ADAM_THREADS).min(self.blocks).max(1);
+        let mut launch = plain(Kernel::Adam, [grid, ADAM_THREADS], vec![n; 4], &[n]);
+        launch.numbers.extend(step.numbers().map(f32::to_bits));
+        launch
+    }
+
+    /// A matrix as it is stored. Arrays: weights, layers, weights as stored.
+    pub fn store(&self, matrix: &Matrix) -> Launch {
+        let Matrix { layer, recurrent, inputs, width, .. } = *matrix;
+        let reached = vec![self.n_weights, self.layers.len(), self.n_back];
+        let shape = [inputs, width.min(MAX_THREADS)];
+        plain(Kernel::StoreWeights, shape, reached, &[layer, usize::from(recurrent)])
+    }
+
+    /// Words of an address and its count.
+    pub fn entry_words(&self) -> usize {
         if self.wide { 2 } else { 1 }
     }
+
+    /// Writes a window's active inputs; takes their words off `rest`.
+    pub fn write_entries(&self, addresses: &[u32], counts: &[u16], rest: &mut &mut [u32]) {
+        let n = addresses.len() * self.entry_words();
+        let (own, after) = std::mem::take(rest).split_at_mut(n);
+        *rest = after;
+        let pairs = addresses.iter().zip(counts);
+        if self.wide {
+            for (words, (address, count)) in own.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                *words = [*address, u32::from(*count)];
+            }
+        } else {
+            for (word, (address, count)) in own.iter_mut().zip(pairs) {
+                *word = *address | u32::from(*count) << 16;
+            }
+        }
+    }
+}
+
+/// A launch without shared memory.
+fn plain(
+    kernel: Kernel,
+    [grid, threads]: [usize; 2],
+    reached: Vec<usize>,
+    numbers: &[usize],
+) -> Launch {
+    let numbers = numbers.iter().map(|n| *n as u32).collect();
+    Launch { kernel, grid, threads, shared_bytes: 0, reached, numbers }
 }
 
 fn end_of_weights(layer: &Layer) -> usize {
@@ -279,91 +349,4 @@ fn words_of(layer: &Layer, kept: [u32; 2], places: [u32; 4]) -> [u32; LAYER_WORD
         *word = constant.to_bits();
     }
     words
-}
-
-/// Planned steps in runs of one slot each; keeps its memory.
-#[derive(Debug, Default)]
-pub(crate) struct PackedPlan {
-    /// Slot of each run, and the end of its steps in `order`.
-    runs: Vec<(u32, u32)>,
-    /// Indices into the plan, slot by slot.
-    order: Vec<u32>,
-    places: Vec<u32>,
-    entries: usize,
-}
-
-impl PackedPlan {
-    /// Brings the steps of each slot together, in their order. Plan and slots have been checked.
-    pub fn arrange(&mut self, slots: &[SlotFrames], plan: &[PlannedStep], n_slots: usize) {
-        let slot_of = |step: &PlannedStep| slots[step.slot_index as usize].slot;
-        self.places.clear();
-        self.places.resize(n_slots + 1, 0);
-        self.entries = 0;
-        for step in plan {
-            self.places[slot_of(step) + 1] += 1;
-            let frames = &slots[step.slot_index as usize].frames;
-            self.entries += frames.active(step.window as usize).0.len();
-        }
-        self.runs.clear();
-        let mut end = 0;
-        for (slot, place) in self.places.iter_mut().enumerate() {
-            end += *place;
-            if *place > 0 {
-                self.runs.push((slot as u32 - 1, end));
-            }
-            *place = end;
-        }
-        self.order.clear();
-        self.order.resize(plan.len(), 0);
-        for (k, step) in plan.iter().enumerate() {
-            let place = &mut self.places[slot_of(step)];
-            self.order[*place as usize] = k as u32;
-            *place += 1;
-        }
-    }
-
-    /// Planned steps.
-    pub fn n_steps(&self) -> usize {
-        self.order.len()
-    }
-
-    /// Number of words that [`PackedPlan::write`] fills.
-    pub fn len(&self, chain: &PackedChain) -> usize {
-        2 * self.runs.len() + 2 * self.order.len() + self.entries * chain.entry_words()
-    }
-
-    /// Writes runs, steps and entries.
-    pub fn write(
-        &self,
-        chain: &PackedChain,
-        slots: &[SlotFrames],
-        plan: &[PlannedStep],
-        words: &mut [u32],
-    ) {
-        let (runs, rest) = words.split_at_mut(2 * self.runs.len());
-        let (steps, mut entries) = rest.split_at_mut(2 * self.order.len());
-        for (words, (slot, end)) in runs.as_chunks_mut::<2>().0.iter_mut().zip(&self.runs) {
-            *words = [*slot, *end];
-        }
-        let mut end = 0;
-        for (words, k) in steps.as_chunks_mut::<2>().0.iter_mut().zip(&self.order) {
-            let PlannedStep { slot_index, window, reset } = plan[*k as usize];
-            let (addresses, counts) = slots[slot_index as usize].frames.active(window as usize);
-            end += addresses.len();
-            *words = [*k | if reset { RESET } else { 0 }, end as u32];
-            let n = addresses.len() * chain.entry_words();
-            let (own, after) = std::mem::take(&mut entries).split_at_mut(n);
-            entries = after;
-            let pairs = addresses.iter().zip(counts);
-            if chain.wide {
-                for (words, (address, count)) in own.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                    *words = [*address, u32::from(*count)];
-                }
-            } else {
-                for (word, (address, count)) in own.iter_mut().zip(pairs) {
-                    *word = *address | u32::from(*count) << 16;
-                }
-            }
-        }
-    }
 }
