@@ -101,6 +101,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
     while !whole.is_done() {
         if whole.batch(&samples).unwrap().is_some() {
             whole.hold_out(&samples[..4]).unwrap();
+            whole.keep_best().unwrap();
         }
         steps += 1;
     }
@@ -111,6 +112,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         for _ in 0..stop_after {
             if first.batch(&samples).unwrap().is_some() {
                 first.hold_out(&samples[..4]).unwrap();
+                first.keep_best().unwrap();
             }
         }
         let bytes = checkpoint::save(&first, fingerprint).unwrap();
@@ -119,11 +121,20 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         while !second.is_done() {
             if second.batch(&samples).unwrap().is_some() {
                 second.hold_out(&samples[..4]).unwrap();
+                second.keep_best().unwrap();
             }
         }
         assert_eq!(weights(&second), weights(&whole), "stopped after {stop_after} steps");
         assert_eq!(second.progress(), whole.progress());
+        assert!(second.best().is_some() && second.best() == whole.best());
     }
+    let best = whole.best().unwrap().to_vec();
+    let epoch = whole.go_back().unwrap().unwrap() as usize;
+    assert_eq!(whole.learner().snapshot().unwrap().weights, best);
+    let read: Vec<_> =
+        whole.progress().epochs.iter().map(|e| e.held_out.unwrap().accuracy).collect();
+    let most = read.iter().copied().fold(0.0, f64::max);
+    assert_eq!(read.iter().position(|accuracy| *accuracy == most), Some(epoch - 1));
 }
 
 /// The GPU's kernels: every step of a training leaves the CPU's bits, and its checkpoint goes on there

@@ -207,7 +207,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         threads,
         device,
     };
-    check_use(args, &training)?;
+    check_use(args)?;
     let stop = interruption()?;
     let mut teller = Teller::new(args, common)?;
     let begun = Instant::now();
@@ -240,7 +240,7 @@ fn command_line() -> String {
     std::iter::once("dvs-stream".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {
+fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
     if args.out.is_dir() {
         bail!("--out {}: this is a folder; name the model file", args.out.display());
     }
@@ -252,9 +252,6 @@ fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {
     let checkpoint = train::checkpoint_path(&args.out);
     if args.resume && !checkpoint.is_file() {
         bail!("--resume: there is no {}; begin without --resume", checkpoint.display());
-    }
-    if args.resume && training.keep == Keep::Best {
-        bail!("--resume goes on with the last weights; --keep best is not possible with it");
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ pub const MAX_BYTES: u64 = 4 << 30;
 const KEY: &str = "dvs-stream-training";
 /// Names of the tensors.
 const NAMES: [&str; 3] = ["weights", "means", "squares"];
+/// Name of the weights after the best epoch, where they are kept.
+const BEST: &str = "best";
 
 /// What a checkpoint holds besides tensors.
 #[derive(Serialize, Deserialize)]
@@ -47,8 +49,9 @@ pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
     let text = serde_json::to_string(&facts).map_err(|error| failed(&error))?;
     let bytes =
         |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-    let stored = [&state.weights, &state.means, &state.squares].map(|values| bytes(values));
-    let views = NAMES.iter().zip(&stored).map(|(name, bytes)| {
+    let values = [&*state.weights, &state.means, &state.squares].into_iter().chain(trainer.best());
+    let stored: Vec<_> = values.map(bytes).collect();
+    let views = NAMES.iter().chain([&BEST]).zip(&stored).map(|(name, bytes)| {
         TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map(|view| (*name, view))
     });
     let views: std::result::Result<Vec<_>, _> = views.collect();
@@ -88,7 +91,8 @@ pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
     let [weights, means, squares] = NAMES.map(read);
     let state =
         LearnerState { weights: weights?, means: means?, squares: squares?, steps: facts.steps };
-    trainer.restore(facts.progress, &state)
+    let best = tensors.tensor(BEST).is_ok().then(|| read(BEST)).transpose()?;
+    trainer.restore(facts.progress, &state, best)
 }
 
 fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {

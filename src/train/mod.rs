@@ -17,14 +17,14 @@ use crate::dataset::split::{Fold, Split};
 use crate::dataset::{self, Dataset, Loading, Sample};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::nn::{Device, LearnerState};
+use crate::nn::Device;
 use crate::score::{Reader, Reading, Score};
 use crate::session::Rules;
 use crate::source::read_bounded;
 use crate::store::replace;
 use prepare::Preparation;
 use recipe::Recipe;
-use trainer::{Epoch, HeldOut, Sums, Trainer};
+use trainer::{Epoch, Sums, Trainer};
 
 /// Time between two checkpoints of a long training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -256,20 +256,29 @@ impl Run<'_> {
             let bytes =
                 read_bounded(path, checkpoint::MAX_BYTES).map_err(|error| named(path, error))?;
             checkpoint::resume(&mut trainer, data, &bytes).map_err(|error| named(path, error))?;
+            let begun = !trainer.progress().epochs.is_empty();
+            if training.keep == Keep::Best && begun && trainer.best().is_none() {
+                return Err(Error::Mismatch(
+                    "the checkpoint was made without --keep best, so its best weights are gone: \
+                     leave --keep best out, or begin without --resume"
+                        .to_owned(),
+                ));
+            }
         }
         tell(News::Begins(&fold.name, training.recipe.epochs, samples.len()))?;
         let save = |trainer: &Trainer| match checkpoint {
             Some(path) => replace(path, &checkpoint::save(trainer, data)?),
             None => Ok(()),
         };
-        let mut best = Best::default();
         let (mut saved, mut dead) = (Instant::now(), false);
         while !trainer.is_done() && !stop.load(Ordering::Relaxed) {
             let over = trainer.batch(&samples)?.is_some();
             let progress = trainer.progress();
             if over {
-                let read = trainer.hold_out(&held_out)?;
-                best.offer(training.keep, read, &trainer)?;
+                trainer.hold_out(&held_out)?;
+                if training.keep == Keep::Best {
+                    trainer.keep_best()?;
+                }
                 if let Some(epoch) = trainer.progress().epochs.last() {
                     tell(News::Epoch(&fold.name, epoch))?;
                 }
@@ -290,7 +299,7 @@ impl Run<'_> {
             save(&trainer)?;
         }
         let epochs = trainer.progress().epochs.clone();
-        let epoch = best.restore(&mut trainer)?.unwrap_or(epochs.len() as u32);
+        let epoch = trainer.go_back()?.unwrap_or(epochs.len() as u32);
         let model = self.model(&trainer, &samples)?;
         let read = if held_out.is_empty() { &samples } else { &held_out };
         let readings = self.read(&model, read)?;
@@ -330,35 +339,6 @@ impl Run<'_> {
             2.0 * self.training.recipe.init_scale
         )))?;
         Ok(true)
-    }
-}
-
-/// The weights that read most recordings right.
-#[derive(Default)]
-struct Best {
-    accuracy: f64,
-    epoch: u32,
-    state: Option<LearnerState>,
-}
-
-impl Best {
-    fn offer(&mut self, keep: Keep, read: Option<HeldOut>, trainer: &Trainer) -> Result<()> {
-        if let (Keep::Best, Some(read)) = (keep, read)
-            && (self.state.is_none() || read.accuracy > self.accuracy)
-        {
-            self.accuracy = read.accuracy;
-            self.epoch = trainer.progress().epochs.len() as u32;
-            self.state = Some(trainer.learner().snapshot()?);
-        }
-        Ok(())
-    }
-
-    /// Puts them back; gives their epoch.
-    fn restore(self, trainer: &mut Trainer) -> Result<Option<u32>> {
-        let Some(state) = self.state else { return Ok(None) };
-        let progress = trainer.progress().clone();
-        trainer.restore(progress, &state)?;
-        Ok(Some(self.epoch))
     }
 }
 

@@ -14,7 +14,7 @@ use super::recipe::Recipe;
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
-use crate::nn::{Device, Learner, Network, TrainingSample, draw_weights};
+use crate::nn::{Device, Learner, LearnerState, Network, TrainingSample, draw_weights};
 
 /// Seeds of what is drawn are the recipe's; these tell the streams of one seed apart.
 const WEIGHTS_STREAM: u64 = 0;
@@ -26,6 +26,8 @@ pub struct Trainer {
     learner: Learner,
     preparation: Preparation,
     progress: Progress,
+    /// The weights after the best epoch, packed, where they are kept.
+    best: Option<Vec<f32>>,
 }
 
 /// Where a training stands.
@@ -96,7 +98,7 @@ impl Trainer {
         let layers = layers.map(|(k, spec)| draw_weights(spec, scale(k), &mut random)).collect();
         let network = Network::new(layers, preparation.window_s())?.on(device)?;
         let learner = Learner::new(network, threads, false)?;
-        Ok(Trainer { recipe, learner, preparation, progress: Progress::default() })
+        Ok(Trainer { recipe, learner, preparation, progress: Progress::default(), best: None })
     }
 
     /// The recipe.
@@ -114,14 +116,64 @@ impl Trainer {
         &self.progress
     }
 
-    /// Goes on from where another training of the same recipe and data stood.
+    /// Goes on from where another training of the same recipe and data stood, which had kept the
+    /// `best` weights.
     ///
     /// # Errors
     /// Where the weights are another network's.
-    pub fn restore(&mut self, progress: Progress, state: &crate::nn::LearnerState) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        progress: Progress,
+        state: &LearnerState,
+        best: Option<Vec<f32>>,
+    ) -> Result<()> {
+        if best.as_ref().is_some_and(|best| best.len() != state.weights.len()) {
+            return Err(Error::Mismatch("the best weights are another network's".to_owned()));
+        }
         self.learner.restore(state)?;
         self.progress = progress;
+        self.best = best;
         Ok(())
+    }
+
+    /// The weights that [`Trainer::keep_best`] kept.
+    pub fn best(&self) -> Option<&[f32]> {
+        self.best.as_deref()
+    }
+
+    /// Keeps the weights as they are after an epoch, if none before it read as many of the
+    /// recordings kept out.
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn keep_best(&mut self) -> Result<()> {
+        if self.best_epoch() == self.progress.epochs.last().map(|epoch| epoch.epoch) {
+            self.best = Some(self.learner.snapshot()?.weights);
+        }
+        Ok(())
+    }
+
+    /// Goes back to the weights that were kept; gives their epoch.
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn go_back(&mut self) -> Result<Option<u32>> {
+        let Some(weights) = self.best.take() else { return Ok(None) };
+        let state = LearnerState { weights, ..self.learner.snapshot()? };
+        self.learner.restore(&state)?;
+        Ok(self.best_epoch())
+    }
+
+    /// The first of the epochs that read most of the recordings kept out.
+    fn best_epoch(&self) -> Option<u32> {
+        let mut best = None;
+        for Epoch { epoch, held_out, .. } in &self.progress.epochs {
+            let Some(HeldOut { accuracy, .. }) = *held_out else { continue };
+            if best.is_none_or(|(greatest, _)| accuracy > greatest) {
+                best = Some((accuracy, *epoch));
+            }
+        }
+        best.map(|(_, epoch)| epoch)
     }
 
     /// Whether all epochs are over.
@@ -134,7 +186,7 @@ impl Trainer {
     /// # Errors
     /// Where the loss is no number; the error says what to try.
     pub fn batch(&mut self, samples: &[&Sample]) -> Result<Option<&Epoch>> {
-        let Trainer { recipe, learner, preparation, progress } = self;
+        let Trainer { recipe, learner, preparation, progress, .. } = self;
         let epoch = progress.epochs.len() as u32;
         let order = order_of(samples.len(), recipe.seed, epoch);
         let chosen = &order[progress.used..(progress.used + recipe.batch).min(order.len())];
@@ -171,15 +223,15 @@ impl Trainer {
         Ok(progress.epochs.last())
     }
 
-    /// How recordings are read by the network as it is now, in batches as in training; kept with
-    /// the last epoch. Without recordings nothing is kept.
+    /// How recordings are read by the network as it is now, in batches as in training; noted in
+    /// the last epoch. Without recordings nothing is.
     ///
     /// # Errors
     /// As the learner.
-    pub fn hold_out(&mut self, samples: &[&Sample]) -> Result<Option<HeldOut>> {
-        let Trainer { recipe, learner, preparation, progress } = self;
+    pub fn hold_out(&mut self, samples: &[&Sample]) -> Result<()> {
+        let Trainer { recipe, learner, preparation, progress, .. } = self;
         if samples.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let (loss, n_classes) = (recipe.loss(), preparation.n_classes());
         let (mut sum, mut right) = (0.0, 0u64);
@@ -195,11 +247,10 @@ impl Trainer {
             right += results.iter().filter(|(_, right)| *right).count() as u64;
         }
         let n = samples.len() as f64;
-        let held_out = HeldOut { loss: sum / n, accuracy: right as f64 / n };
         if let Some(epoch) = progress.epochs.last_mut() {
-            epoch.held_out = Some(held_out);
+            epoch.held_out = Some(HeldOut { loss: sum / n, accuracy: right as f64 / n });
         }
-        Ok(Some(held_out))
+        Ok(())
     }
 }
 
