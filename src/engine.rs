@@ -63,9 +63,9 @@ pub struct Begin {
 /// What a turn of the engine came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Something was stepped or ended; there may be more.
-    Worked,
-    /// Nothing is there to step.
+    /// Something was stepped or ended, and more is there.
+    More,
+    /// All that was there is done.
     Idle,
     /// All ports and streams are gone, or the outlet broke.
     Over,
@@ -211,6 +211,8 @@ impl Drop for Feed {
 pub struct Engine {
     session: Session,
     slots: Vec<Option<Opened>>,
+    /// Slots that are taken, ascending.
+    taken: Vec<usize>,
     waiting: VecDeque<Opened>,
     streams: Receiver<Opened>,
     /// No port is left.
@@ -233,6 +235,7 @@ impl Engine {
         let engine = Engine {
             slots: std::iter::repeat_with(|| None).take(n_slots).collect(),
             session,
+            taken: Vec::with_capacity(n_slots),
             waiting: VecDeque::new(),
             streams,
             closed: false,
@@ -253,7 +256,7 @@ impl Engine {
     pub fn run(&mut self, outlet: &mut dyn Outlet) -> Result<()> {
         loop {
             match self.turn(outlet)? {
-                Turn::Worked => (),
+                Turn::More => (),
                 Turn::Idle => self.wait(),
                 Turn::Over => return Ok(()),
             }
@@ -266,17 +269,19 @@ impl Engine {
     /// When a step fails.
     pub fn turn(&mut self, outlet: &mut dyn Outlet) -> Result<Turn> {
         self.admit()?;
-        let saved = self.gather()?;
-        if self.brought.is_empty() && self.ended.is_empty() {
-            if saved {
-                return Ok(Turn::Worked);
-            }
-            let alone = self.waiting.is_empty() && self.slots.iter().all(Option::is_none);
-            return Ok(if alone && self.closed { Turn::Over } else { Turn::Idle });
+        if self.closed && self.waiting.is_empty() && self.taken.is_empty() {
+            return Ok(Turn::Over);
         }
-        self.step()?;
-        let delivered = self.deliver(outlet);
-        Ok(if delivered.is_break() { Turn::Over } else { Turn::Worked })
+        let mut more = self.gather()?;
+        // A slot that becomes free may be waited for.
+        more |= !self.ended.is_empty();
+        if !self.brought.is_empty() || !self.ended.is_empty() {
+            self.step()?;
+            if self.deliver(outlet).is_break() {
+                return Ok(Turn::Over);
+            }
+        }
+        Ok(if more { Turn::More } else { Turn::Idle })
     }
 
     /// The session, after a run.
@@ -295,6 +300,9 @@ impl Engine {
                 }
             }
         }
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
         for (k, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
             let Some(mut opened) = self.waiting.pop_front() else { break };
             let Begin { rules, resumed } = std::mem::take(&mut opened.begin);
@@ -306,16 +314,22 @@ impl Engine {
             }
             *slot = Some(opened);
         }
-        self.meters.streams(self.slots.iter().flatten().count());
+        self.count_taken();
         Ok(())
     }
 
-    /// Takes one batch, or the end, of each stream that has something; says whether a state was
-    /// asked for.
+    fn count_taken(&mut self) {
+        self.taken.clear();
+        let slots = self.slots.iter().enumerate();
+        self.taken.extend(slots.filter(|(_, slot)| slot.is_some()).map(|(k, _)| k));
+        self.meters.streams(self.taken.len());
+    }
+
+    /// Takes one batch, or the end, of each stream that has something; says whether one has more.
     fn gather(&mut self) -> Result<bool> {
-        let mut saved = false;
-        for (slot, stream) in self.slots.iter_mut().enumerate() {
-            let Some(Opened { frames, room, meters, .. }) = stream else { continue };
+        let mut more = false;
+        for &slot in &self.taken {
+            let Some(Opened { frames, room, meters, .. }) = &mut self.slots[slot] else { continue };
             match frames.try_recv() {
                 Some(Item::Frames(batch)) => {
                     let mut losses = Losses::default();
@@ -328,7 +342,6 @@ impl Engine {
                 // What came before it was stepped in an earlier turn.
                 Some(Item::Save(Saver(take))) => {
                     take(self.session.save(slot)?);
-                    saved = true;
                 }
                 Some(Item::End(end)) => {
                     meters.raise_to(&end.totals);
@@ -341,10 +354,11 @@ impl Engine {
                 }
                 None => continue,
             }
+            more |= !frames.is_empty();
             // A token that is there already says the same.
             let _ = room.try_send(());
         }
-        Ok(saved)
+        Ok(more)
     }
 
     fn step(&mut self) -> Result<()> {
@@ -373,8 +387,9 @@ impl Engine {
             }
         }
         self.records.clear();
-        for (slot, _) in self.ended.drain(..) {
-            self.slots[slot] = None;
+        if !self.ended.is_empty() {
+            self.ended.drain(..).for_each(|(slot, _)| self.slots[slot] = None);
+            self.count_taken();
         }
         outlet.flush()
     }

@@ -105,6 +105,11 @@ impl FrameReceiver {
         self.items.try_pop()
     }
 
+    /// Whether all that was sent is received.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Hands a used batch back for reuse.
     pub fn recycle(&mut self, mut frames: Frames) {
         frames.clear();

@@ -335,7 +335,7 @@ impl Hub {
             }
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.
-            while engine.turn(&mut writer)? == Turn::Worked {}
+            while engine.turn(&mut writer)? == Turn::More {}
             self.worked(begun);
             self.turned.notify_waiters();
         }
