@@ -56,7 +56,6 @@ fn datagrams_read_as_their_replay_each_sender_apart() {
             scope.spawn(|| send(server.port("udp"), "faery-t64"));
         }
     });
-    std::thread::sleep(Duration::from_millis(200));
     let streams = by_stream(&server.terminate());
     let expected = replayed();
     assert_eq!(streams.len(), 2);
@@ -160,7 +159,6 @@ fn hostile_datagrams_are_counted_and_the_next_one_is_read() {
     for datagram in [&event[..], &[], &event[..5], &beyond, &[7; 1000], &event] {
         socket.send_to(datagram, &to).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(200));
     let streams = by_stream(&server.terminate());
     let summary: Value = serde_json::from_str(streams[0].last().unwrap()).unwrap();
     assert_eq!(summary["type"], "summary");
