@@ -4,7 +4,7 @@ mod server;
 
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use server::{PATIENCE, PROGRAM, Server};
