@@ -87,8 +87,25 @@ pub struct Port {
 pub struct Feed {
     id: u64,
     frames: FrameSender,
-    bell: Sender<()>,
     room: Receiver<()>,
+    /// Dropped after the ring's end, so that the engine sees the loss which it tells of.
+    bell: Bell,
+}
+
+/// Wakes the engine, and once more when it is dropped.
+struct Bell(Sender<()>);
+
+impl Bell {
+    fn ring(&self) {
+        // A full bell rings already.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.ring();
+    }
 }
 
 struct Opened {
@@ -130,7 +147,7 @@ impl Port {
         }
         let opened = Opened { stream, frames: receiver, room: room_in, meters, begin };
         self.streams.send(opened).map_err(|_| EngineGone)?;
-        Ok(Feed { id, frames: sender, bell: self.bell.clone(), room })
+        Ok(Feed { id, frames: sender, room, bell: Bell(self.bell.clone()) })
     }
 }
 
@@ -145,7 +162,7 @@ impl Feed {
         match self.frames.try_send(Item::Frames(std::mem::take(frames))) {
             Ok(()) => {
                 *frames = self.frames.empty();
-                let _ = self.bell.try_send(());
+                self.bell.ring();
                 true
             }
             Err(Item::Frames(back)) => {
@@ -160,7 +177,7 @@ impl Feed {
     /// room; says whether.
     pub fn save(&mut self, take: impl FnOnce(SlotState) + Send + 'static) -> bool {
         let asked = self.frames.try_send(Item::Save(Saver(Box::new(take)))).is_ok();
-        let _ = self.bell.try_send(());
+        self.bell.ring();
         asked
     }
 
@@ -190,20 +207,13 @@ impl Feed {
         loop {
             match self.frames.try_send(item) {
                 Ok(()) => {
-                    // A full bell rings already.
-                    let _ = self.bell.try_send(());
+                    self.bell.ring();
                     return Ok(());
                 }
                 Err(back) => item = back,
             }
             self.room.recv().map_err(|_| EngineGone)?;
         }
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        let _ = self.bell.try_send(());
     }
 }
 
@@ -325,7 +335,8 @@ impl Engine {
         self.meters.streams(self.taken.len());
     }
 
-    /// Takes one batch, or the end, of each stream that has something; says whether one has more.
+    /// Takes one batch, or the end, of each stream that has something; says whether one has more,
+    /// be it that its feed is lost.
     fn gather(&mut self) -> Result<bool> {
         let mut more = false;
         for &slot in &self.taken {
@@ -340,9 +351,7 @@ impl Engine {
                     self.brought.push(SlotFrames { slot, frames: batch });
                 }
                 // What came before it was stepped in an earlier turn.
-                Some(Item::Save(Saver(take))) => {
-                    take(self.session.save(slot)?);
-                }
+                Some(Item::Save(Saver(take))) => take(self.session.save(slot)?),
                 Some(Item::End(end)) => {
                     meters.raise_to(&end.totals);
                     meters.ring(0);
@@ -354,7 +363,7 @@ impl Engine {
                 }
                 None => continue,
             }
-            more |= !frames.is_empty();
+            more |= !frames.is_empty() || frames.is_abandoned();
             // A token that is there already says the same.
             let _ = room.try_send(());
         }

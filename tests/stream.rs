@@ -3,8 +3,10 @@
 
 mod skip;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use dvs_stream::engine::{Engine, Outlet, Stream, Turn};
 use dvs_stream::event::{Event, Polarity};
 use dvs_stream::frame::{Frames, SlotFrames};
 use dvs_stream::import::{NorseParameters, norse};
@@ -116,6 +118,39 @@ fn play(model: &Model, n_slots: usize, streams: Vec<(usize, Vec<Frames>)>) -> Re
         session.finish(*slot, Default::default(), None, &mut records);
     }
     records
+}
+
+/// All records of an engine.
+#[derive(Default)]
+struct Told(Vec<Record>);
+
+impl Outlet for Told {
+    fn record(&mut self, _: &Stream, record: &Record, _: &[f32], _: bool) {
+        self.0.push(record.clone());
+    }
+
+    fn flush(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_stream_whose_feed_is_lost_ends_after_its_windows() {
+    let model = model();
+    let events = synth::deck(&synth::deal(2, 0), 0, 5000..=50_000, &options()).events;
+    let session = Session::new(model.network.clone(), Rules::of(&model), 1).unwrap();
+    let (mut engine, port) = Engine::new(session, model.card.window_us);
+    let mut feed = port.open("lost").unwrap();
+    for mut batch in batches(&model, &events, 4).into_iter().take(3) {
+        feed.send(&mut batch).unwrap();
+    }
+    drop(feed);
+    let mut told = Told::default();
+    while engine.turn(&mut told).unwrap() == Turn::More {}
+    let n_predictions = told.0.iter().filter(|r| matches!(r, Record::Prediction(_))).count();
+    assert_eq!(n_predictions, 12);
+    let last = &told.0[told.0.len() - 2..];
+    assert!(matches!(last, [Record::Error { .. }, Record::Summary(_)]), "{last:?}");
 }
 
 #[test]
