@@ -101,6 +101,23 @@ pub fn parse_time_us(text: &str) -> Option<u64> {
     (t_us.is_finite() && t_us < 9e18).then_some(t_us.round() as u64)
 }
 
+/// [`parse_time_us`] for people.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_time(text: &str) -> std::result::Result<u64, String> {
+    parse_time_us(text).ok_or_else(|| "expected a time, as 250ms, 1.5s or 500us".to_owned())
+}
+
+/// A share, from 0 to 1.
+///
+/// # Errors
+/// What was expected, where it is none.
+pub fn check_share(share: f32) -> std::result::Result<f32, String> {
+    let within = (0.0..=1.0).contains(&share);
+    within.then_some(share).ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 /// The shortest of `us`, `ms` and `s` that says it exactly.
 pub fn format_time_us(t_us: u64) -> String {
     match t_us {

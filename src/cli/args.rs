@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
-use crate::decide::{Readout, parse_time_us};
+pub use crate::decide::parse_time;
+use crate::decide::{Readout, check_share};
 use crate::event::SensorSize;
 use crate::model::Card;
 use crate::nn::DeviceChoice;
@@ -188,15 +189,9 @@ pub fn parse_size(text: &str) -> Result<SensorSize, String> {
     text.parse()
 }
 
-/// `250ms` in µs.
-pub fn parse_time(text: &str) -> Result<u64, String> {
-    parse_time_us(text).ok_or_else(|| "expected a time, as 250ms, 1.5s or 500us".to_owned())
-}
-
 /// A number from 0 to 1.
 pub fn parse_share(text: &str) -> Result<f32, String> {
-    let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+    check_share(text.parse().unwrap_or(f32::NAN))
 }
 
 /// `max`, or sensor seconds a second.

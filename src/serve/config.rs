@@ -3,7 +3,7 @@
 
 use crate::ingest::{Ingest, Reading};
 use crate::session::Rules;
-use crate::window::WindowConfig;
+use crate::window::{WindowConfig, gap_windows};
 
 /// What a stream's records depend on besides its bytes and the model.
 #[derive(Clone, Copy)]
@@ -25,6 +25,6 @@ impl StreamConfig {
     /// Silence that ends a segment, in µs.
     pub fn set_gap(&mut self, gap_us: u64) {
         self.window.gap_us = gap_us;
-        self.rules.silence.gap_windows = crate::window::gap_windows(gap_us, self.window.window_us);
+        self.rules.silence.gap_windows = gap_windows(gap_us, self.window.window_us);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::config::StreamConfig;
 use crate::codec::by_name;
-use crate::decide::{Readout, parse_time_us};
+use crate::decide::{Readout, check_share, parse_time};
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::model::check_gap;
@@ -139,16 +139,13 @@ impl Hello {
         rules.readout = self.readout.unwrap_or(rules.readout);
         rules.silence.quiet_events = self.quiet.unwrap_or(rules.silence.quiet_events);
         if let Some(share) = self.min_confidence {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(wrong("min_confidence", "expected a number from 0 to 1".to_owned()));
-            }
-            rules.min_confidence = share;
+            rules.min_confidence =
+                check_share(share).map_err(|what| wrong("min_confidence", what))?;
         }
         if let Some(text) = &self.gap {
-            let time = "expected a time, as 250ms, 1.5s or 500us".to_owned();
-            let gap_us = parse_time_us(text).ok_or_else(|| wrong("gap", time))?;
-            let checked = check_gap(gap_us, config.window.window_us);
-            checked.map_err(|error| wrong("gap", error.to_string()))?;
+            let gap_us = parse_time(text).map_err(|what| wrong("gap", what))?;
+            check_gap(gap_us, config.window.window_us)
+                .map_err(|error| wrong("gap", error.to_string()))?;
             config.set_gap(gap_us);
         }
         Ok(config)
