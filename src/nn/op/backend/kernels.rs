@@ -25,60 +25,45 @@ pub(super) struct ByKernels<M: Machine> {
     gradients: M::Array<f32>,
     means: M::Array<f32>,
     squares: M::Array<f32>,
-    rows: Rows<M>,
+    rows: Rows<M::Array<u32>, M::Array<f32>>,
     columns: Columns,
 }
 
 /// A batch and what comes of it: a row for each window of each sample, and one of zeros after each
 /// sample.
-struct Rows<M: Machine> {
-    plan: M::Array<u32>,
-    samples: M::Array<u32>,
+#[derive(Default)]
+struct Rows<Words, Floats> {
+    plan: Words,
+    samples: Words,
     /// Where each address's entries end.
-    ends: M::Array<u32>,
+    ends: Words,
     /// Rows in which an address was active, and counts.
-    entries: M::Array<u32>,
-    state: M::Array<f32>,
-    trace: M::Array<f32>,
-    saved: M::Array<f32>,
-    out: M::Array<f32>,
-    gradient: M::Array<f32>,
-    carried: M::Array<f32>,
-    below: M::Array<f32>,
-    jumps: M::Array<f32>,
-    counts: M::Array<u32>,
+    entries: Words,
+    state: Floats,
+    trace: Floats,
+    saved: Floats,
+    out: Floats,
+    gradient: Floats,
+    carried: Floats,
+    below: Floats,
+    jumps: Floats,
+    counts: Words,
 }
 
 impl<M: Machine> ByKernels<M> {
     /// A machine that begins with these weights.
     pub fn new(machine: M, chain: &Chain, weights: &[f32], autapses: bool) -> Result<Self> {
         let kernels = Kernels::new(machine, chain)?;
-        let (words, floats) = (M::Array::<u32>::default, M::Array::<f32>::default);
-        let rows = Rows {
-            plan: words(),
-            samples: words(),
-            ends: words(),
-            entries: words(),
-            state: floats(),
-            trace: floats(),
-            saved: floats(),
-            out: floats(),
-            gradient: floats(),
-            carried: floats(),
-            below: floats(),
-            jumps: floats(),
-            counts: words(),
-        };
         let mut by_kernels = ByKernels {
             kernels,
             autapses,
             spiking: chain.layers.iter().map(|layer| layer.kind.spikes).collect(),
-            weights: floats(),
-            back: floats(),
-            gradients: floats(),
-            means: floats(),
-            squares: floats(),
-            rows,
+            weights: Default::default(),
+            back: Default::default(),
+            gradients: Default::default(),
+            means: Default::default(),
+            squares: Default::default(),
+            rows: Rows::default(),
             columns: Columns::default(),
         };
         let ByKernels { kernels, weights: own, gradients, means, squares, .. } = &mut by_kernels;
