@@ -10,7 +10,7 @@ use super::op::level::Level;
 use super::op::memory::{aligned, padded};
 use super::op::{Chain, Job, Layer, Rollout};
 use super::state::failed;
-use super::{PlainState, PlannedStep, State, Trace};
+use super::{Device, PlainState, PlannedStep, State, Trace};
 use crate::error::{Error, Result};
 use crate::frame::{Frames, SlotFrames};
 
@@ -31,11 +31,21 @@ pub struct Matrices {
 }
 
 impl Network {
-    /// Checks everything and lays the weights out for the kernels; `dt_s` is a window in seconds.
+    /// A network on the CPU: [`Network::new_on`].
+    pub fn new(layers: Vec<LayerWeights>, dt_s: f64) -> Result<Network> {
+        Network::new_on(layers, dt_s, &Device::cpu())
+    }
+
+    /// Checks everything and lays the weights out for the kernels, on a device, where the network's
+    /// states will live too; `dt_s` is a window in seconds.
     ///
     /// Parameters that a layer does not name get their defaults. Recurrent diagonals are taken as
     /// they are.
-    pub fn new(mut layers: Vec<LayerWeights>, dt_s: f64) -> Result<Network> {
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the layers make no network, [`Error::Tensor`] where the device does not
+    /// take it.
+    pub fn new_on(mut layers: Vec<LayerWeights>, dt_s: f64, device: &Device) -> Result<Network> {
         if !(dt_s > 0.0 && dt_s <= MAX_STEP_S) {
             return Err(Error::Model(format!(
                 "a window of {dt_s} s is outside the possible 0 to {MAX_STEP_S} s"
@@ -47,7 +57,8 @@ impl Network {
             in_layer(k, layer.check())?;
         }
         layer::check_chain(&layers)?;
-        let chain = lay_out(&layers, &kinds, dt_s)?;
+        let mut chain = lay_out(&layers, &kinds, dt_s)?;
+        chain.move_to(device).map_err(failed("move the network to the device"))?;
         let specs = layers.into_iter().map(|layer| layer.spec).collect();
         Ok(Network { specs, dt_s, chain })
     }
@@ -99,15 +110,12 @@ impl Network {
         self
     }
 
-    /// The same network on a device, where its states will live too.
+    /// The same network on a device.
     ///
     /// # Errors
-    /// [`Error::Tensor`] where the device does not take it.
-    pub fn on(&self, device: &super::Device) -> Result<Network> {
-        let mut network = Network::new(self.weights()?, self.dt_s)?;
-        let moved = network.chain.move_to(device);
-        moved.map_err(failed("move the network to the device"))?;
-        Ok(network)
+    /// As [`Network::new_on`].
+    pub fn on(&self, device: &Device) -> Result<Network> {
+        Network::new_on(self.weights()?, self.dt_s, device)
     }
 
     /// A state of `n_slots` slots before their first windows.

@@ -96,7 +96,7 @@ impl Trainer {
         let scale = |k: usize| if k == 0 { recipe.init_scale } else { 1.0 };
         let layers = recipe.layers(inputs, classes).into_iter().enumerate();
         let layers = layers.map(|(k, spec)| draw_weights(spec, scale(k), &mut random)).collect();
-        let network = Network::new(layers, preparation.window_s())?.on(device)?;
+        let network = Network::new_on(layers, preparation.window_s(), device)?;
         let learner = Learner::new(network, threads, false)?;
         Ok(Trainer { recipe, learner, preparation, progress: Progress::default(), best: None })
     }
