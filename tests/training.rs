@@ -456,6 +456,9 @@ fn an_interruption_saves_everything() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on"));
     check(&["info", text(&out)], 0);
     assert!(folder.path().join("M.resume").is_file());
+    let best = ["--resume", "--keep", "best", "--val", text(&data)];
+    let (_, stderr) = check(&[&arguments[..], &best].concat(), 2);
+    assert!(stderr.contains("was made without --keep best"), "{stderr}");
 }
 
 #[test]
