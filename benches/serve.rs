@@ -4,6 +4,7 @@
 //! cargo bench --bench serve                      1, 50 and 100 TCP streams, then one flat out
 //! cargo bench --bench serve -- tcp 200 4         so many streams for so many seconds
 //! cargo bench --bench serve -- unix 200 4
+//! cargo bench --bench serve -- tcp 1 4 --spin    what follows are flags of the server
 //! cargo bench --bench serve -- flat 20           so many million events, AEDAT 4 uncompressed
 //! ```
 //!
@@ -219,14 +220,12 @@ impl Clients {
     }
 }
 
-/// `n` streams in real time for `seconds`.
-fn paced(kind: &str, n: usize, seconds: u64) {
+/// `n` streams in real time for `seconds`, to a server with these flags.
+fn paced(kind: &str, n: usize, seconds: u64, flags: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("socket").display().to_string();
-    let server = match kind {
-        "unix" => Server::start(&["--unix", &path]),
-        _ => Server::start(&["--port", "0"]),
-    };
+    let listen = if kind == "unix" { ["--unix", &path] } else { ["--port", "0"] };
+    let server = Server::start(&[&listen, flags].concat());
     let chunks_a_stream = seconds as usize * 1000;
     let mut next = 0;
     let mut chunks: Vec<Vec<u8>> =
@@ -332,11 +331,12 @@ fn main() {
     let number = |k: usize| arguments.get(k).and_then(|n| n.parse().ok());
     match arguments.first().map(String::as_str) {
         Some(kind @ ("tcp" | "unix")) => {
-            paced(kind, number(1).unwrap_or(1) as usize, number(2).unwrap_or(4));
+            let flags: Vec<&str> = arguments.iter().skip(3).map(String::as_str).collect();
+            paced(kind, number(1).unwrap_or(1) as usize, number(2).unwrap_or(4), &flags);
         }
         Some("flat") => flat_out(number(1).unwrap_or(20)),
         _ => {
-            [1, 50, 100].iter().for_each(|n| paced("tcp", *n, 4));
+            [1, 50, 100].iter().for_each(|n| paced("tcp", *n, 4, &[]));
             flat_out(20);
         }
     }

@@ -19,6 +19,9 @@ pub struct Window {
     pub losses: Losses,
 }
 
+/// Addresses written at a time.
+const SPILL: usize = 4;
+
 /// A batch of windows of one stream in compressed sparse rows: for each window its active
 /// addresses, ascending, with their counts.
 ///
@@ -30,6 +33,10 @@ pub struct Frames {
     ends: Vec<u32>,
     addresses: Vec<u32>,
     counts: Vec<u16>,
+    /// Entries of all windows.
+    entries: usize,
+    /// One more than the greatest address.
+    addresses_end: u32,
 }
 
 impl Frames {
@@ -45,7 +52,7 @@ impl Frames {
 
     /// Number of (address, count) entries of all windows.
     pub fn entries(&self) -> usize {
-        self.addresses.len()
+        self.entries
     }
 
     /// The windows, in time.
@@ -66,23 +73,52 @@ impl Frames {
         &self.addresses
     }
 
+    /// One more than the greatest address of all windows, 0 where there is none; looks into no list.
+    pub fn addresses_end(&self) -> u32 {
+        self.addresses_end
+    }
+
     /// Adds an entry to the window that the next [`Frames::close`] completes. Addresses ascend.
     pub fn add(&mut self, address: u32, count: u16) {
         self.addresses.push(address);
         self.counts.push(count);
+        self.addresses_end = self.addresses_end.max(address.saturating_add(1));
     }
 
-    /// Adds all entries of that window: `addresses`, ascending, and their counts, taken out of
-    /// `counts` (which are then 0).
-    pub fn take(&mut self, addresses: &[u32], counts: &mut [u16]) {
-        self.addresses.extend_from_slice(addresses);
+    /// Adds all entries of that window, `at_most` so many: the addresses whose bits are set in
+    /// `touched`, and their `counts`. Both are then 0.
+    ///
+    /// Most words hold few bits: [`SPILL`] places are written without asking how many, which a
+    /// processor runs through without a wrong guess.
+    pub fn take(&mut self, touched: &mut [u64], counts: &mut [u16], at_most: usize) {
+        let begun = self.addresses.len();
+        self.addresses.resize(begun + at_most.min(counts.len()) + SPILL, 0);
+        let mut end = begun;
+        for (k, word) in touched.iter_mut().enumerate() {
+            let mut bits = std::mem::take(word);
+            if bits == 0 {
+                continue;
+            }
+            let found = bits.count_ones() as usize;
+            let places = self.addresses[end..].as_chunks_mut::<SPILL>().0;
+            for four in &mut places[..found.div_ceil(SPILL)] {
+                for place in four {
+                    *place = (k * 64) as u32 + bits.trailing_zeros();
+                    bits &= bits.wrapping_sub(1);
+                }
+            }
+            end += found;
+        }
+        self.addresses.truncate(end);
+        self.reach(begun);
         let count = |address: &u32| std::mem::take(&mut counts[*address as usize]);
-        self.counts.extend(addresses.iter().map(count));
+        self.counts.extend(self.addresses[begun..].iter().map(count));
     }
 
     /// Completes a window with the entries added since the last one.
     pub fn close(&mut self, window: Window) {
-        self.ends.push(self.addresses.len() as u32);
+        self.entries = self.addresses.len();
+        self.ends.push(self.entries as u32);
         self.windows.push(window);
     }
 
@@ -91,6 +127,7 @@ impl Frames {
         let (addresses, counts) = other.active(k);
         self.addresses.extend_from_slice(addresses);
         self.counts.extend_from_slice(counts);
+        self.reach(self.addresses.len() - addresses.len());
         self.close(other.windows[k]);
     }
 
@@ -100,6 +137,14 @@ impl Frames {
         self.ends.clear();
         self.addresses.clear();
         self.counts.clear();
+        (self.entries, self.addresses_end) = (0, 0);
+    }
+
+    /// Takes note of a window's addresses, from the entry `begun` on; they ascend.
+    fn reach(&mut self, begun: usize) {
+        if let Some(greatest) = self.addresses[begun..].last() {
+            self.addresses_end = self.addresses_end.max(greatest.saturating_add(1));
+        }
     }
 }
 

@@ -103,7 +103,6 @@ pub struct Windower {
     gap_windows: u64,
     counts: Vec<u16>,
     touched: Vec<u64>,
-    active: Vec<u32>,
     at: Place,
 }
 
@@ -176,7 +175,6 @@ impl Windower {
             config,
             counts: vec![0; addresses],
             touched: vec![0; addresses.div_ceil(64)],
-            active: vec![0; addresses + SPILL],
             at: Place::start(),
         }
     }
@@ -428,8 +426,7 @@ impl Windower {
         if self.at.empty_run > self.gap_windows {
             return;
         }
-        let active = active_addresses(&mut self.touched, &mut self.active);
-        out.take(active, &mut self.counts);
+        out.take(&mut self.touched, &mut self.counts, self.at.events as usize);
         out.close(Window {
             t_start_us: self.at.start_us,
             t_end_us: self.at.end_us,
@@ -440,9 +437,8 @@ impl Windower {
     }
 
     fn forget_open(&mut self) {
-        for address in active_addresses(&mut self.touched, &mut self.active) {
-            self.counts[*address as usize] = 0;
-        }
+        self.counts.fill(0);
+        self.touched.fill(0);
         self.at.events = 0;
     }
 }
@@ -453,35 +449,6 @@ struct Run {
     lost: u64,
     saturated: u64,
 }
-
-/// Set bits of `touched`, ascending, which are cleared; `active` is as long as all of them and
-/// [`SPILL`] more.
-///
-/// Most words hold few bits: [`SPILL`] places are written without asking how many, which a
-/// processor runs through without a wrong guess.
-fn active_addresses<'a>(touched: &mut [u64], active: &'a mut [u32]) -> &'a [u32] {
-    let mut n = 0;
-    for (k, word) in touched.iter_mut().enumerate() {
-        let mut bits = std::mem::take(word);
-        if bits == 0 {
-            continue;
-        }
-        let found = bits.count_ones() as usize;
-        let mut written = 0;
-        while written < found {
-            for place in &mut active[n + written..n + written + SPILL] {
-                *place = (k * 64) as u32 + bits.trailing_zeros();
-                bits &= bits.wrapping_sub(1);
-            }
-            written += SPILL;
-        }
-        n += found;
-    }
-    &active[..n]
-}
-
-/// Addresses written at a time.
-const SPILL: usize = 4;
 
 /// Number of windows that last `gap_us`, at least 1.
 pub fn gap_windows(gap_us: u64, window_us: u64) -> u64 {

@@ -62,6 +62,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rand", &["synth", "augment", "dataset", "nn", "train"]),
     ("rand_chacha", &["synth", "augment", "dataset", "train"]),
     ("rand_distr", &["synth", "augment", "nn"]),
+    ("rayon", &["nn"]),
     ("ringbuf", &["ring"]),
     ("sha2", &["serve"]),
     ("subtle", &["serve"]),

@@ -116,6 +116,9 @@ struct LimitArgs {
     /// [default: 0s, on a GPU the model's window]
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
     tick: Option<u64>,
+    /// Never sleep: answers come sooner where streams are few, and one core is always busy
+    #[arg(long)]
+    spin: bool,
     /// Answers that wait for a client that does not read, in KiB; the newest are kept
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     outbox: u32,
@@ -282,6 +285,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
             rules,
         },
         keeping: args.states.keeping()?,
+        spin: args.limits.spin,
         limits: args.limits.limits(&args.states, tick_us),
     };
     log::start(args.log_format, common);

@@ -188,16 +188,15 @@ impl Connection {
             if begun.whole {
                 break Ok(true);
             }
+            if drained > self.flow.drain_bytes() {
+                // There may be as much again: the others come first.
+                yield_now().await;
+                drained = 0;
+            }
             need = match self.input_or_silence(&mut stages).await {
                 Input::Bytes(n) => {
-                    let need = stages.decode(&hub, n);
                     drained = if n == hub.limits.read_bytes { drained + n } else { 0 };
-                    if drained > self.flow.drain_bytes() {
-                        // There may be as much again: the others come first.
-                        yield_now().await;
-                        drained = 0;
-                    }
-                    need
+                    stages.decode(&hub, n)
                 }
                 Input::Silence => {
                     stages.pass_silence(&hub, &client).await;

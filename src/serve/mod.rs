@@ -83,6 +83,8 @@ pub struct Serve {
     pub dial: Vec<DvServer>,
     /// Where the states of named streams are kept.
     pub keeping: Option<Keeping>,
+    /// The thread never sleeps: what comes is read without a wait for the thread to wake.
+    pub spin: bool,
     /// What clients may take.
     pub limits: Limits,
 }
@@ -159,6 +161,9 @@ fn run_metered(
                 }
             }
         });
+        if serve.spin {
+            spawn_local(spin());
+        }
         let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
         listeners.accepting.iter().for_each(|listener| listener.abort());
         let ended = shut_down(&hub, listeners.receiving, serve.limits.shutdown_timeout);
@@ -181,6 +186,13 @@ fn run_metered(
 }
 
 type Task<T> = tokio::task::JoinHandle<T>;
+
+/// Always has something to do, so that sockets are looked at without a pause.
+async fn spin() {
+    loop {
+        tokio::task::yield_now().await;
+    }
+}
 
 struct Listeners {
     accepting: Vec<Task<()>>,

@@ -98,7 +98,7 @@ impl Stages {
             }
         }
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
-        self.idle.look(&self.ingest, tokio::time::Instant::now());
+        self.idle.look(&self.ingest);
     }
 
     /// Whether windows wait for [`Stages::offer`].

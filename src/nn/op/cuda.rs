@@ -32,8 +32,9 @@ const KERNELS: [(Kernel, &str, (&str, &str)); 6] = [
     (Kernel::StoreWeights, "store_weights", BPTT),
 ];
 
-/// Words that are a launch of their own: a copy of 256 KiB takes longer than it takes to begin.
-const LAUNCH_WORDS: usize = 1 << 16;
+/// Words that are a launch of their own: several threads pack 1 MiB, and it is sent, in a multiple of
+/// the time that it takes to begin a copy and a launch.
+const LAUNCH_WORDS: usize = 1 << 18;
 
 /// A device with its kernels.
 pub(crate) struct Gpu {

@@ -9,6 +9,11 @@ use super::packed::{PackedChain, RESET, Stepped, WINDOWS_TO_KEEP_FOR};
 use crate::frame::SlotFrames;
 use crate::nn::PlannedStep;
 
+/// Words that one thread writes: enough to be worth waking another.
+const SHARE_WORDS: usize = 1 << 13;
+/// Threads from which on a plan is shared out: two took as long as one, which need not be woken.
+const ENOUGH_THREADS: usize = 4;
+
 /// Planned steps in runs of one slot each; keeps its memory.
 #[derive(Debug, Default)]
 pub(crate) struct PackedPlan {
@@ -23,17 +28,15 @@ pub(crate) struct PackedPlan {
 struct Run {
     slot: u32,
     /// Where they end in the order.
-    end: usize,
-    /// Entries of their windows.
-    entries: usize,
+    steps_end: usize,
+    /// Where the entries of their windows end among all.
+    entries_end: usize,
 }
 
 /// Some runs of a plan, for one launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     runs: Range<usize>,
-    /// Their steps, by their place in the order.
-    steps: Range<usize>,
     /// Where their words stand among those of the plan.
     pub words: Range<usize>,
 }
@@ -42,33 +45,38 @@ impl PackedPlan {
     /// Brings the steps of each slot together, in their order. Plan and slots have been checked.
     pub fn arrange(&mut self, slots: &[SlotFrames], plan: &[PlannedStep], n_slots: usize) {
         let slot_of = |step: &PlannedStep| slots[step.slot_index as usize].slot;
+        self.order.clear();
+        if plan.is_sorted_by_key(slot_of) {
+            self.order.extend(0..plan.len() as u32);
+        } else {
+            self.sort(plan.iter().map(slot_of), n_slots);
+        }
+        self.runs.clear();
+        let (mut steps_end, mut entries_end) = (0, 0);
+        let same_slot =
+            |a: &u32, b: &u32| slot_of(&plan[*a as usize]) == slot_of(&plan[*b as usize]);
+        for steps in self.order.chunk_by(same_slot) {
+            steps_end += steps.len();
+            entries_end += entries_of(steps, slots, plan);
+            let slot = slot_of(&plan[steps[0] as usize]) as u32;
+            self.runs.push(Run { slot, steps_end, entries_end });
+        }
+    }
+
+    /// Orders steps by their slots.
+    fn sort(&mut self, slots: impl ExactSizeIterator<Item = usize> + Clone, n_slots: usize) {
         self.places.clear();
         self.places.resize(n_slots + 1, 0);
-        plan.iter().for_each(|step| self.places[slot_of(step) + 1] += 1);
-        self.runs.clear();
+        slots.clone().for_each(|slot| self.places[slot + 1] += 1);
         let mut end = 0;
-        for (slot, place) in self.places.iter_mut().enumerate() {
+        for place in &mut self.places {
             end += *place;
-            if *place > 0 {
-                self.runs.push(Run { slot: slot as u32 - 1, end: end as usize, entries: 0 });
-            }
             *place = end;
         }
-        self.order.clear();
-        self.order.resize(plan.len(), 0);
-        for (k, step) in plan.iter().enumerate() {
-            let place = &mut self.places[slot_of(step)];
-            self.order[*place as usize] = k as u32;
-            *place += 1;
-        }
-        let mut first = 0;
-        for run in &mut self.runs {
-            let entries = |k: &u32| {
-                let PlannedStep { slot_index, window, .. } = plan[*k as usize];
-                slots[slot_index as usize].frames.active(window as usize).0.len()
-            };
-            run.entries = self.order[first..run.end].iter().map(entries).sum();
-            first = run.end;
+        self.order.resize(slots.len(), 0);
+        for (k, slot) in slots.enumerate() {
+            self.order[self.places[slot] as usize] = k as u32;
+            self.places[slot] += 1;
         }
     }
 
@@ -79,34 +87,25 @@ impl PackedPlan {
 
     /// Words of all parts together.
     pub fn len(&self, chain: &PackedChain) -> usize {
-        self.runs.iter().map(|run| run.entries).sum::<usize>() * chain.entry_words()
-            + 2 * self.runs.len()
-            + 2 * self.order.len()
+        self.words(0..self.runs.len(), chain)
     }
 
     /// All runs in parts of at least `launch_words` words, enough of them to fill a device and to be
     /// worth the weights that its blocks keep; the last part may be smaller.
     pub fn parts(&self, chain: &PackedChain, launch_words: usize) -> impl Iterator<Item = Part> {
         let enough_steps = chain.blocks * WINDOWS_TO_KEEP_FOR;
-        let mut rest = self.runs.iter().enumerate();
-        let (mut step, mut word) = (0, 0);
+        let (mut run, mut word) = (0, 0);
         std::iter::from_fn(move || {
-            let (first_step, first_word, mut entries) = (step, word, 0);
-            let mut first_run = None;
-            for (k, run) in rest.by_ref() {
-                let first = *first_run.get_or_insert(k);
-                entries += run.entries;
-                step = run.end;
-                let (runs, steps) = (first..k + 1, first_step..step);
-                word =
-                    first_word + 2 * runs.len() + 2 * steps.len() + entries * chain.entry_words();
-                let words = first_word..word;
-                let last = run.end == self.order.len();
-                if last || words.len() >= launch_words && steps.len() >= enough_steps {
-                    return Some(Part { runs, steps, words });
-                }
-            }
-            None
+            let is_enough = |runs: &Range<usize>| {
+                self.words(runs.clone(), chain) >= launch_words
+                    && self.steps(runs.clone()).len() >= enough_steps
+            };
+            let ends = run + 1..=self.runs.len();
+            let runs = ends.clone().map(|end| run..end).find(is_enough);
+            let runs = runs.or((!ends.is_empty()).then_some(run..self.runs.len()))?;
+            let words = word..word + self.words(runs.clone(), chain);
+            (run, word) = (runs.end, words.end);
+            Some(Part { runs, words })
         })
     }
 
@@ -114,35 +113,109 @@ impl PackedPlan {
     pub fn stepped(&self, part: &Part) -> Stepped {
         Stepped {
             runs: part.runs.len(),
-            steps: part.steps.len(),
+            steps: self.steps(part.runs.clone()).len(),
             words: part.words.len(),
             slots: self.runs[part.runs.clone()].last().map_or(0, |run| run.slot as usize + 1),
             rows: self.order.len(),
         }
     }
 
-    /// Writes a part's runs, steps and entries.
+    /// Writes a part's runs, steps and entries, on as many threads as it is worth.
     pub fn write(
         &self,
         part: &Part,
         chain: &PackedChain,
-        (slots, plan): (&[SlotFrames], &[PlannedStep]),
+        brought: (&[SlotFrames], &[PlannedStep]),
         words: &mut [u32],
     ) {
         let (runs, rest) = words.split_at_mut(2 * part.runs.len());
-        let (steps, mut entries) = rest.split_at_mut(2 * part.steps.len());
-        let own = &self.runs[part.runs.clone()];
-        for (words, Run { slot, end, .. }) in runs.as_chunks_mut::<2>().0.iter_mut().zip(own) {
-            *words = [*slot, (end - part.steps.start) as u32];
+        let (steps, entries) = rest.split_at_mut(2 * self.steps(part.runs.clone()).len());
+        let writing = Writing { plan: self, chain, brought, first_run: part.runs.start };
+        writing.write(part.runs.clone(), [runs, steps, entries]);
+    }
+
+    /// The steps of some runs, by their place in the order.
+    fn steps(&self, runs: Range<usize>) -> Range<usize> {
+        let end = |run: usize| run.checked_sub(1).map_or(0, |last| self.runs[last].steps_end);
+        end(runs.start)..end(runs.end)
+    }
+
+    /// The entries of some runs, by their place among all.
+    fn entries(&self, runs: Range<usize>) -> Range<usize> {
+        let end = |run: usize| run.checked_sub(1).map_or(0, |last| self.runs[last].entries_end);
+        end(runs.start)..end(runs.end)
+    }
+
+    fn words(&self, runs: Range<usize>, chain: &PackedChain) -> usize {
+        let (steps, entries) = (self.steps(runs.clone()), self.entries(runs.clone()));
+        2 * runs.len() + 2 * steps.len() + entries.len() * chain.entry_words()
+    }
+}
+
+/// Entries of a slot's steps; looks into its windows only where not all of them are stepped.
+fn entries_of(steps: &[u32], slots: &[SlotFrames], plan: &[PlannedStep]) -> usize {
+    let step = |k: &u32| plan[*k as usize];
+    let frames = &slots[step(&steps[0]).slot_index as usize].frames;
+    let follows = |a: &u32, b: &u32| {
+        step(a).slot_index == step(b).slot_index && step(a).window < step(b).window
+    };
+    if steps.len() == frames.len() && steps.is_sorted_by(follows) {
+        return frames.entries();
+    }
+    let active = |k: &u32| {
+        let PlannedStep { slot_index, window, .. } = step(k);
+        slots[slot_index as usize].frames.active(window as usize).0.len()
+    };
+    steps.iter().map(active).sum()
+}
+
+/// A part as it is written.
+#[derive(Clone, Copy)]
+struct Writing<'a> {
+    plan: &'a PackedPlan,
+    chain: &'a PackedChain,
+    brought: (&'a [SlotFrames], &'a [PlannedStep]),
+    first_run: usize,
+}
+
+impl Writing<'_> {
+    /// Writes some runs into their words: of runs, of steps, of entries.
+    fn write(self, runs: Range<usize>, [run_words, step_words, entry_words]: [&mut [u32]; 3]) {
+        let n_words = run_words.len() + step_words.len() + entry_words.len();
+        let few = n_words < 2 * SHARE_WORDS || runs.len() < 2;
+        if few || rayon::current_num_threads() < ENOUGH_THREADS {
+            self.write_share(runs, [run_words, step_words, entry_words]);
+            return;
         }
-        let order = &self.order[part.steps.clone()];
-        let mut end = 0;
-        for (words, k) in steps.as_chunks_mut::<2>().0.iter_mut().zip(order) {
-            let PlannedStep { slot_index, window, reset } = plan[*k as usize];
+        let middle = runs.start + runs.len() / 2;
+        let (first, second) = (runs.start..middle, middle..runs.end);
+        let steps = self.plan.steps(first.clone()).len();
+        let entries = self.plan.entries(first.clone()).len();
+        let (run_words, run_rest) = run_words.split_at_mut(2 * first.len());
+        let (step_words, step_rest) = step_words.split_at_mut(2 * steps);
+        let (entry_words, entry_rest) =
+            entry_words.split_at_mut(entries * self.chain.entry_words());
+        rayon::join(
+            || self.write(first, [run_words, step_words, entry_words]),
+            || self.write(second, [run_rest, step_rest, entry_rest]),
+        );
+    }
+
+    fn write_share(self, runs: Range<usize>, [run_words, step_words, mut rest]: [&mut [u32]; 3]) {
+        let Writing { plan, chain, brought: (slots, steps), first_run } = self;
+        let first_step = plan.steps(first_run..first_run).start;
+        let own = &plan.runs[runs.clone()];
+        for (words, run) in run_words.as_chunks_mut::<2>().0.iter_mut().zip(own) {
+            *words = [run.slot, (run.steps_end - first_step) as u32];
+        }
+        let mut end = plan.entries(first_run..runs.start).len();
+        let order = &plan.order[plan.steps(runs)];
+        for (words, k) in step_words.as_chunks_mut::<2>().0.iter_mut().zip(order) {
+            let PlannedStep { slot_index, window, reset } = steps[*k as usize];
             let (addresses, counts) = slots[slot_index as usize].frames.active(window as usize);
             end += addresses.len();
             *words = [*k | if reset { RESET } else { 0 }, end as u32];
-            chain.write_entries(addresses, counts, &mut entries);
+            chain.write_entries(addresses, counts, &mut rest);
         }
     }
 }
@@ -220,7 +293,7 @@ impl<'a> Batch<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PackedPlan, Part};
+    use super::{ENOUGH_THREADS, PackedPlan, Part, RESET, SHARE_WORDS};
     use crate::frame::{Frames, SlotFrames, Window};
     use crate::nn::op::packed::PackedChain;
     use crate::nn::{LayerSpec, LayerWeights, Network, PlannedStep};
@@ -238,35 +311,82 @@ mod tests {
         PackedChain::new(&network.chain, 1 << 15).expect("room")
     }
 
+    /// A slot with so many windows, of none to three active inputs.
+    fn slot_of((slot, n_windows): (usize, &u32)) -> SlotFrames {
+        let mut frames = Frames::default();
+        for window in 0..*n_windows {
+            (0..window % 4).for_each(|address| frames.add(address, slot as u16));
+            frames.close(Window::default());
+        }
+        SlotFrames { slot, frames }
+    }
+
+    fn steps_of((slot_index, n_windows): (usize, &u32)) -> impl Iterator<Item = PlannedStep> {
+        let slot_index = slot_index as u32;
+        (0..*n_windows).map(move |window| PlannedStep { slot_index, window, reset: window == 0 })
+    }
+
     #[test]
     fn parts_join_up_and_are_worth_a_launch() {
-        let slot_of = |(slot, n_windows): (usize, &u32)| {
-            let mut frames = Frames::default();
-            for window in 0..*n_windows {
-                (0..window % 4).for_each(|address| frames.add(address, 1));
-                frames.close(Window::default());
-            }
-            SlotFrames { slot, frames }
-        };
         let windows = [3, 1, 0, 5, 2, 4, 1];
         let slots: Vec<_> = windows.iter().enumerate().map(slot_of).collect();
-        let steps = windows.iter().enumerate().flat_map(|(slot, n)| {
-            let slot_index = slot as u32;
-            (0..*n).map(move |window| PlannedStep { slot_index, window, reset: false })
-        });
-        let (chain, steps) = (chain(), steps.collect::<Vec<_>>());
+        let steps: Vec<_> = windows.iter().enumerate().flat_map(steps_of).collect();
+        let chain = chain();
         let mut plan = PackedPlan::default();
         plan.arrange(&slots, &steps, slots.len());
         let whole: Vec<Part> = plan.parts(&chain, usize::MAX).collect();
         assert_eq!(whole.len(), 1);
         assert_eq!(whole[0].words, 0..plan.len(&chain));
         let parts: Vec<Part> = plan.parts(&chain, 1).collect();
-        let n_steps: Vec<_> = parts.iter().map(|part| part.steps.len()).collect();
+        let n_steps: Vec<_> = parts.iter().map(|part| plan.stepped(part).steps).collect();
         assert_eq!(n_steps, [4, 5, 6, 1], "at least 4 windows for a block, but in the last");
         let joined = parts.iter().fold((0, 0, 0), |(run, step, word), part| {
-            assert_eq!((part.runs.start, part.steps.start, part.words.start), (run, step, word));
-            (part.runs.end, part.steps.end, part.words.end)
+            let steps = plan.steps(part.runs.clone());
+            assert_eq!((part.runs.start, steps.start, part.words.start), (run, step, word));
+            (part.runs.end, steps.end, part.words.end)
         });
         assert_eq!(joined, (6, steps.len(), plan.len(&chain)));
+    }
+
+    #[test]
+    fn threads_write_what_one_does_whatever_the_order_of_slots() {
+        let windows: Vec<u32> = (0..6000).map(|slot| slot % 5).collect();
+        let slots: Vec<_> = windows.iter().enumerate().map(slot_of).collect();
+        let ascending: Vec<_> = windows.iter().enumerate().flat_map(steps_of).collect();
+        let descending: Vec<_> = windows.iter().enumerate().rev().flat_map(steps_of).collect();
+        let last_windows: Vec<_> =
+            ascending.iter().filter(|step| step.window > 1).copied().collect();
+        let chain = chain();
+        for steps in [&ascending, &descending, &last_windows] {
+            let mut plan = PackedPlan::default();
+            plan.arrange(&slots, steps, slots.len());
+            let [part] = &plan.parts(&chain, usize::MAX).collect::<Vec<_>>()[..] else {
+                panic!("one part")
+            };
+            let mut words = vec![0; part.words.len()];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(ENOUGH_THREADS).build();
+            let pool = pool.expect("threads");
+            pool.install(|| plan.write(part, &chain, (&slots, steps), &mut words));
+            assert!(words.len() >= 2 * SHARE_WORDS, "several threads");
+            // Read back as the kernel reads: runs, steps, entries.
+            let (runs, rest) = words.split_at(2 * plan.runs.len());
+            let (packed, entries) = rest.split_at(2 * steps.len());
+            let (mut read, mut first, mut begun) = (vec![None; steps.len()], 0, 0);
+            for &[slot, end] in runs.as_chunks::<2>().0 {
+                for &[step, entries_end] in &packed.as_chunks::<2>().0[first..end as usize] {
+                    let own = entries[begun..entries_end as usize].to_vec();
+                    read[(step & !RESET) as usize] = Some((slot, step & RESET != 0, own));
+                    begun = entries_end as usize;
+                }
+                first = end as usize;
+            }
+            for (step, read) in steps.iter().zip(&read) {
+                let SlotFrames { slot, frames } = &slots[step.slot_index as usize];
+                let (addresses, counts) = frames.active(step.window as usize);
+                let pairs = addresses.iter().zip(counts);
+                let own = pairs.map(|(address, count)| address | u32::from(*count) << 16).collect();
+                assert_eq!(read, &Some((*slot as u32, step.reset, own)));
+            }
+        }
     }
 }
