@@ -14,22 +14,14 @@
 //! use dvs_stream::ingest::{Ingest, Reading};
 //! use dvs_stream::model::Model;
 //! use dvs_stream::prediction::{Record, Records};
-//! use dvs_stream::session::{Rules, Session};
-//! use dvs_stream::window::WindowConfig;
+//! use dvs_stream::session::{Rules, Session, windows_of};
 //!
 //! # fn main() -> dvs_stream::Result<()> {
 //! let model = Model::from_bytes(include_bytes!("../models/poker.safetensors"))?;
 //! let mut session = Session::new(model.network.clone(), Rules::of(&model), 1)?;
 //! let mut records = Records::default();
 //!
-//! let windows = WindowConfig {
-//!     sensor: model.card.sensor,
-//!     window_us: model.card.window_us,
-//!     gap_us: model.card.gap_us,
-//!     origin: Default::default(),
-//!     partial: Default::default(),
-//! };
-//! let mut ingest = Ingest::new(Reading::default(), windows, None);
+//! let mut ingest = Ingest::new(Reading::default(), windows_of(&model), None);
 //! let mut step = |frames: &mut Frames| {
 //!     session.step(&[SlotFrames { slot: 0, frames: std::mem::take(frames) }], &mut records)
 //! };

@@ -15,7 +15,7 @@ use crate::frame::{SlotFrames, Window};
 use crate::model::Model;
 use crate::nn::{Network, PlannedStep, State, Trace};
 use crate::prediction::{Losses, Prediction, Record, Records, Summary, Totals, Verdict};
-use crate::window::gap_windows;
+use crate::window::{WindowConfig, gap_windows};
 
 /// How voltages become answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,18 @@ impl Rules {
             min_confidence: 0.0,
             window_us: card.window_us,
         }
+    }
+}
+
+/// How the model's windows are cut: from the first event on, the last one kept.
+pub fn windows_of(model: &Model) -> WindowConfig {
+    let card = &model.card;
+    WindowConfig {
+        sensor: card.sensor,
+        window_us: card.window_us,
+        gap_us: card.gap_us,
+        origin: Default::default(),
+        partial: Default::default(),
     }
 }
 

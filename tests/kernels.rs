@@ -40,8 +40,7 @@ mod recordings {
     use dvs_stream::nn::Network;
     use dvs_stream::prediction::Records;
     use dvs_stream::recording;
-    use dvs_stream::session::{Rules, Session};
-    use dvs_stream::window::WindowConfig;
+    use dvs_stream::session::{Rules, Session, windows_of};
 
     use super::skip;
     use crate::steppers::steppers;
@@ -65,16 +64,9 @@ mod recordings {
 
     /// All recordings in one batch: every record, and the bits of its logits.
     fn read(model: &Model, network: Arc<Network>, paths: &[PathBuf]) -> Vec<(String, Vec<u32>)> {
-        let window = WindowConfig {
-            sensor: model.card.sensor,
-            window_us: model.card.window_us,
-            gap_us: model.card.gap_us,
-            origin: Default::default(),
-            partial: Default::default(),
-        };
         let brought = paths.iter().enumerate().map(|(slot, path)| {
             let reading = Reading { view: model.card.view, ..Reading::default() };
-            SlotFrames { slot, frames: recording::frames(path, reading, window).0 }
+            SlotFrames { slot, frames: recording::frames(path, reading, windows_of(model)).0 }
         });
         let brought: Vec<_> = brought.collect();
         let (mut session, mut records) =

@@ -8,7 +8,7 @@ use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
 use dvs_stream::prediction::{Losses, Record, Records};
 use dvs_stream::serve::{Settings, Snapshot};
-use dvs_stream::session::{Rules, Session};
+use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::window::{Origin, Partial, WindowConfig, Windower, gap_windows};
 use proptest::prelude::*;
 
@@ -224,15 +224,7 @@ fn changed<T: serde::Serialize + serde::de::DeserializeOwned>(state: &T, at: &st
 #[test]
 fn what_no_stage_could_have_saved_is_refused() {
     let model = model();
-    let card = &model.card;
-    let window = WindowConfig {
-        sensor: card.sensor,
-        window_us: card.window_us,
-        gap_us: card.gap_us,
-        origin: Origin::First,
-        partial: Partial::Keep,
-    };
-    let setup = Setup { window, rules: Rules::of(&model) };
+    let setup = Setup { window: windows_of(&model), rules: Rules::of(&model) };
     let mut stream = Stream::new(&model, &setup, 0);
     let event = |t: u32| (u64::from(t) | 5 << 32 | 6 << 48).to_le_bytes();
     stream.feed(&(0..200).map(|k| event(7 * k)).collect::<Bytes>());

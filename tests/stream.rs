@@ -14,10 +14,10 @@ use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
 use dvs_stream::prediction::{Record, Records, Segment};
 use dvs_stream::recording;
-use dvs_stream::session::{Rules, Session};
+use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::sink::{Labels, Style, by_name};
 use dvs_stream::synth::{self, Pip, PipOptions};
-use dvs_stream::window::{WindowConfig, Windower};
+use dvs_stream::window::Windower;
 use dvs_stream::{decide::Readout, nn::Trace};
 use skip::skip;
 
@@ -27,21 +27,11 @@ fn model() -> Model {
     Model::from_bytes(&std::fs::read("models/poker.safetensors").unwrap()).unwrap()
 }
 
-fn window_config(model: &Model) -> WindowConfig {
-    WindowConfig {
-        sensor: model.card.sensor,
-        window_us: model.card.window_us,
-        gap_us: model.card.gap_us,
-        origin: Default::default(),
-        partial: Default::default(),
-    }
-}
-
 /// One stream through a session of its own, as JSON Lines.
 fn lines(model: &Model, bytes: &[u8], chunk: usize) -> String {
     let mut session = Session::new(model.network.clone(), Rules::of(model), 1).unwrap();
     let mut records = Records::default();
-    let mut ingest = Ingest::new(Reading::default(), window_config(model), None);
+    let mut ingest = Ingest::new(Reading::default(), windows_of(model), None);
     let mut emit = |frames: &mut Frames| {
         let brought = [SlotFrames { slot: 0, frames: std::mem::take(frames) }];
         session.step(&brought, &mut records)
@@ -79,7 +69,7 @@ fn any_chunking_gives_the_same_records() {
 
 /// Frames of a recording, in batches of at most `batch` windows.
 fn batches(model: &Model, events: &[Event], batch: usize) -> Vec<Frames> {
-    let mut windower = Windower::new(window_config(model));
+    let mut windower = Windower::new(windows_of(model));
     let mut frames = Frames::default();
     let mut taken = 0;
     let mut all = Frames::default();
@@ -389,7 +379,7 @@ fn replay_traced(model: &Model, path: &Path, readout: Readout) -> (Records, Trac
     let mut session = Session::new(model.network.clone(), rules, 1).unwrap();
     session.start_trace();
     let mut records = Records::default();
-    let mut ingest = Ingest::new(Reading::default(), window_config(model), None);
+    let mut ingest = Ingest::new(Reading::default(), windows_of(model), None);
     let mut emit = |frames: &mut Frames| {
         let brought = [SlotFrames { slot: 0, frames: std::mem::take(frames) }];
         session.step(&brought, &mut records)

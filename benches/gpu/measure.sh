@@ -14,7 +14,6 @@ into=target/gpu
 
 build() {
     if ! [ -x "${CUDA_HOME:-target/cuda-13.0}/bin/nvcc" ]; then
-        cargo fetch --locked
         tests/cuda/setup.sh target/cuda-13.0
         CUDA_HOME=$PWD/target/cuda-13.0
     fi

@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::replay::{Outcome, Replay, run};
 use crate::sink::{Labels, Style};
 use crate::source::is_stdin;
+use crate::session::windows_of;
 use crate::window::{Origin, WindowConfig};
 
 const EXAMPLES: &str = "Examples:
@@ -105,11 +106,9 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
             to_us: args.to,
         },
         window: WindowConfig {
-            sensor: model.card.sensor,
-            window_us: model.card.window_us,
-            gap_us: model.card.gap_us,
             origin: args.window_origin.0,
             partial: args.partial.into(),
+            ..windows_of(&model)
         },
         rules,
         speed: args.speed.0,

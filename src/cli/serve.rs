@@ -19,7 +19,7 @@ use crate::serve::{
     About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve,
     StreamConfig, UdpSource, run,
 };
-use crate::window::{Origin, Partial, WindowConfig};
+use crate::session::windows_of;
 
 const EXAMPLES: &str = "Examples:
   dvs-stream serve --port 7000
@@ -275,13 +275,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
                 view,
                 ..Reading::default()
             },
-            window: WindowConfig {
-                sensor: model.card.sensor,
-                window_us: model.card.window_us,
-                gap_us: model.card.gap_us,
-                origin: Origin::First,
-                partial: Partial::Keep,
-            },
+            window: windows_of(&model),
             rules,
         },
         keeping: args.states.keeping()?,

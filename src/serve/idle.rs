@@ -70,9 +70,8 @@ mod tests {
     use super::*;
     use crate::ingest::Reading;
     use crate::model::Model;
-    use crate::session::{Rules, Session};
+    use crate::session::{Rules, Session, windows_of};
     use crate::sink::{Labels, Style, by_name};
-    use crate::window::{Origin, Partial, WindowConfig};
 
     const SHIPPED: &[u8] = include_bytes!("../../models/poker.safetensors");
 
@@ -89,13 +88,7 @@ mod tests {
             token_file: None,
             config: StreamConfig {
                 reading: Reading::default(),
-                window: WindowConfig {
-                    sensor: card.sensor,
-                    window_us: card.window_us,
-                    gap_us: card.gap_us,
-                    origin: Origin::First,
-                    partial: Partial::Keep,
-                },
+                window: windows_of(&model),
                 rules: Rules::of(&model),
             },
             udp: Vec::new(),

@@ -1,17 +1,19 @@
 #!/bin/sh
 # The CUDA 13.0 toolchain in a folder (default target/cuda-13.0), out of Python wheels: compiler,
-# headers, and libraries to link against which hold names alone. Run after `cargo fetch`.
+# headers, and libraries to link against which hold names alone.
 set -eu
 dst=${1:-target/cuda-13.0}
 mkdir -p "$(dirname "$dst")"
-pip install -q --no-deps --no-compile --target "$dst.pip" \
+pip install -q --no-deps --no-compile --upgrade --target "$dst.pip" \
   nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
   nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 ln -sfn "$(realpath "$dst.pip")/nvidia/cu13" "$dst"
 ln -sfn lib "$dst/lib64"
 mkdir -p "$dst/lib/stubs"
 ln -sf libcudart.so.13 "$dst/lib/libcudart.so"
+cargo fetch --quiet --locked
 src=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-0.19.*/src | tail -1)
+test -d "$src"
 # every name that cudarc knows; each returns 100, no device
 stub() {
   awk '/^pub unsafe fn (cu|nvrtc)/{sub(/^pub unsafe fn /,"");sub(/[(<].*/,"");print "int "$0"(void){return 100;}"}' \
