@@ -16,9 +16,9 @@ use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
 use crate::replay::{Outcome, Replay, run};
+use crate::session::windows_of;
 use crate::sink::{Labels, Style};
 use crate::source::is_stdin;
-use crate::session::windows_of;
 use crate::window::{Origin, WindowConfig};
 
 const EXAMPLES: &str = "Examples:

@@ -101,6 +101,21 @@ struct LearningArgs {
     /// Neurons of the hidden layer, or of several: 100,50
     #[arg(long, value_name = "N", value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
+    /// Membrane rate of the hidden layers in 1/s: the greater, the faster they forget
+    #[arg(long, value_name = "RATE")]
+    tau_mem_inv: Option<f64>,
+    /// Synaptic rate of the hidden layers in 1/s
+    #[arg(long, value_name = "RATE")]
+    tau_syn_inv: Option<f64>,
+    /// Threshold of the hidden layers
+    #[arg(long, value_name = "V")]
+    v_th: Option<f64>,
+    /// Membrane rate of the readout in 1/s
+    #[arg(long, value_name = "RATE")]
+    readout_tau_mem_inv: Option<f64>,
+    /// Synaptic rate of the readout in 1/s
+    #[arg(long, value_name = "RATE")]
+    readout_tau_syn_inv: Option<f64>,
     /// Steepness of the surrogate gradient
     #[arg(long, value_name = "ALPHA")]
     alpha: Option<f64>,
@@ -168,6 +183,11 @@ impl TrainArgs {
             smoothing: learning.smoothing.unwrap_or(recipe.smoothing),
             unmasked: learning.unmasked || recipe.unmasked,
             hidden: learning.hidden.clone().unwrap_or(recipe.hidden),
+            tau_mem_inv: learning.tau_mem_inv.unwrap_or(recipe.tau_mem_inv),
+            tau_syn_inv: learning.tau_syn_inv.unwrap_or(recipe.tau_syn_inv),
+            v_th: learning.v_th.unwrap_or(recipe.v_th),
+            readout_tau_mem_inv: learning.readout_tau_mem_inv.unwrap_or(recipe.readout_tau_mem_inv),
+            readout_tau_syn_inv: learning.readout_tau_syn_inv.unwrap_or(recipe.readout_tau_syn_inv),
             alpha: learning.alpha.unwrap_or(recipe.alpha),
             init_scale: learning.init_scale.unwrap_or(recipe.init_scale),
             augment: learning.augment.clone().unwrap_or(recipe.augment),

@@ -47,6 +47,16 @@ pub struct Recipe {
     pub unmasked: bool,
     /// Neurons of each hidden layer, from the input on.
     pub hidden: Vec<usize>,
+    /// Membrane rate of the hidden layers in 1/s.
+    pub tau_mem_inv: f64,
+    /// Synaptic rate of the hidden layers in 1/s.
+    pub tau_syn_inv: f64,
+    /// Threshold of the hidden layers.
+    pub v_th: f64,
+    /// Membrane rate of the readout in 1/s.
+    pub readout_tau_mem_inv: f64,
+    /// Synaptic rate of the readout in 1/s.
+    pub readout_tau_syn_inv: f64,
     /// Steepness of the surrogate gradient.
     pub alpha: f64,
     /// Factor on the first layer's weights before training.
@@ -72,6 +82,11 @@ impl Recipe {
             smoothing: 0.0,
             unmasked: false,
             hidden: vec![100],
+            tau_mem_inv: 100.0,
+            tau_syn_inv: 100.0,
+            v_th: 0.3,
+            readout_tau_mem_inv: 100.0,
+            readout_tau_syn_inv: 200.0,
             alpha: 100.0,
             init_scale: 1.0,
             augment: Augmentations::default(),
@@ -81,15 +96,21 @@ impl Recipe {
 
     /// The best one found for POKER-DVS; BENCHMARKS.md tells what each ingredient brings.
     pub fn best() -> Self {
-        let augment =
-            vec![Augmentation::Shift(1), Augmentation::FlipX(0.5), Augmentation::Noise(8.0)];
+        let augment = vec![
+            Augmentation::Shift(1),
+            Augmentation::FlipX(0.5),
+            Augmentation::FlipPolarity(0.1),
+            Augmentation::Noise(8.0),
+        ];
         Recipe {
-            epochs: 100,
-            lr: 0.005,
+            epochs: 150,
+            lr: 0.01,
             schedule: Schedule::Cosine,
             loss: LossKind::Mix(0.8),
             smoothing: 0.1,
-            alpha: 25.0,
+            tau_mem_inv: 400.0,
+            tau_syn_inv: 400.0,
+            alpha: 10.0,
             augment: Augmentations(augment),
             ..Recipe::tutorial()
         }
@@ -118,8 +139,17 @@ impl Recipe {
         let mut layers = Vec::with_capacity(self.hidden.len() + 1);
         let mut below = inputs;
         for (k, neurons) in self.hidden.iter().enumerate() {
-            let [mut lif, li] = tutorial_layers(below, *neurons, classes);
-            lif.parameters.insert("alpha".to_owned(), self.alpha);
+            let [mut lif, mut li] = tutorial_layers(below, *neurons, classes);
+            lif.parameters.extend(named([
+                ("tau_mem_inv", self.tau_mem_inv),
+                ("tau_syn_inv", self.tau_syn_inv),
+                ("v_th", self.v_th),
+                ("alpha", self.alpha),
+            ]));
+            li.parameters.extend(named([
+                ("tau_mem_inv", self.readout_tau_mem_inv),
+                ("tau_syn_inv", self.readout_tau_syn_inv),
+            ]));
             layers.push(lif);
             if k + 1 == self.hidden.len() {
                 layers.push(li);
@@ -174,6 +204,11 @@ impl Recipe {
             ("smoothing", text(&self.smoothing)),
             ("unmasked", text(&self.unmasked)),
             ("hidden", hidden.join(",")),
+            ("tau-mem-inv", text(&self.tau_mem_inv)),
+            ("tau-syn-inv", text(&self.tau_syn_inv)),
+            ("v-th", text(&self.v_th)),
+            ("readout-tau-mem-inv", text(&self.readout_tau_mem_inv)),
+            ("readout-tau-syn-inv", text(&self.readout_tau_syn_inv)),
             ("alpha", text(&self.alpha)),
             ("init-scale", text(&self.init_scale)),
             ("augment", text(&self.augment)),
@@ -181,6 +216,11 @@ impl Recipe {
         ];
         settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
+
+/// Parameters as a layer holds them.
+fn named<const N: usize>(parameters: [(&str, f64); N]) -> [(String, f64); N] {
+    parameters.map(|(name, value)| (name.to_owned(), value))
 }
 
 impl fmt::Display for Schedule {
@@ -203,5 +243,31 @@ impl FromStr for Schedule {
                 "no schedule is called '{text}': there are constant and cosine"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_threshold_are_those_of_the_layers_they_name() {
+        let recipe = Recipe {
+            hidden: vec![5, 4],
+            tau_mem_inv: 1.0,
+            tau_syn_inv: 2.0,
+            v_th: 3.0,
+            readout_tau_mem_inv: 4.0,
+            readout_tau_syn_inv: 5.0,
+            ..Recipe::tutorial()
+        };
+        let layers = recipe.layers(9, 3);
+        let values = |layer: usize, names: &[&str]| -> Vec<f64> {
+            names.iter().map(|name| layers[layer].parameters[*name]).collect()
+        };
+        for hidden in [0, 1] {
+            assert_eq!(values(hidden, &["tau_mem_inv", "tau_syn_inv", "v_th"]), [1.0, 2.0, 3.0]);
+        }
+        assert_eq!(values(2, &["tau_mem_inv", "tau_syn_inv"]), [4.0, 5.0]);
     }
 }
