@@ -230,7 +230,7 @@ fn what_no_stage_could_have_saved_is_refused() {
     stream.feed(&(0..200).map(|k| event(7 * k)).collect::<Bytes>());
     let saved = stream.save();
 
-    let mut windower = Windower::new(window);
+    let mut windower = Windower::new(setup.window);
     let good = &saved.ingest.windower;
     windower.restore(good).unwrap();
     for (at, to) in [
