@@ -88,7 +88,7 @@ impl Frames {
     /// Adds all entries of that window, `at_most` so many: the addresses whose bits are set in
     /// `touched`, and their `counts`. Both are then 0.
     ///
-    /// Most words hold few bits: [`SPILL`] places are written without asking how many, which a
+    /// Most words hold few bits: four places are written without asking how many, which a
     /// processor runs through without a wrong guess.
     pub fn take(&mut self, touched: &mut [u64], counts: &mut [u16], at_most: usize) {
         let begun = self.addresses.len();

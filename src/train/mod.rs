@@ -209,9 +209,12 @@ impl Run<'_> {
             (Some(name), _) => {
                 let names: Vec<_> = folds.iter().map(|fold| fold.name.clone()).collect();
                 let Some(fold) = folds.into_iter().find(|fold| fold.name == *name) else {
+                    let there = match names.join(", ") {
+                        none if none.is_empty() => "for none has a name: leave --fold out".into(),
+                        names => format!("but {names}"),
+                    };
                     return Err(Error::Mismatch(format!(
-                        "--fold {name}: there is no such fold, but {}",
-                        names.join(", ")
+                        "--fold {name}: there is no such fold, {there}"
                     )));
                 };
                 (Vec::new(), fold)
