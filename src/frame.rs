@@ -82,7 +82,7 @@ impl Frames {
     pub fn add(&mut self, address: u32, count: u16) {
         self.addresses.push(address);
         self.counts.push(count);
-        self.addresses_end = self.addresses_end.max(address.saturating_add(1));
+        self.reach(self.addresses.len() - 1);
     }
 
     /// Adds all entries of that window, `at_most` so many: the addresses whose bits are set in

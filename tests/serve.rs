@@ -156,7 +156,7 @@ fn a_first_line_rules_its_own_stream_alone() {
 
 #[test]
 fn sigterm_ends_open_streams_with_their_summary() {
-    // The second steps once a minute, and does not wait for that.
+    // The second steps once a minute, and does not wait for that; the third never sleeps.
     for flags in [&[][..], &["--tick", "60s"], &["--spin"]] {
         ends_open_streams_with_their_summary(Server::tcp(flags));
     }
@@ -225,7 +225,7 @@ fn busy(windows: u32, per_window: u32, seed: u32) -> Vec<u8> {
 
 #[test]
 fn neighbours_change_nothing() {
-    // The second steps what has come of all of them together.
+    // The second steps what has come of all of them together, the third as soon as it comes.
     for flags in [&[][..], &["--tick", "5ms"], &["--spin"]] {
         all_read_as_their_replays(Server::tcp(&[&["--max-streams", "8"], flags].concat()));
     }

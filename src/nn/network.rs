@@ -248,9 +248,7 @@ impl Network {
                     state.n_slots()
                 )));
             }
-            if slot.frames.addresses_end() as usize > self.inputs() {
-                self.check_frame(&slot.frames, step.window as usize)?;
-            }
+            self.check_frame(&slot.frames, step.window as usize)?;
         }
         Ok(())
     }
@@ -261,6 +259,9 @@ impl Network {
     }
 
     fn check_frame(&self, frames: &Frames, k: usize) -> Result<()> {
+        if frames.addresses_end() as usize <= self.inputs() {
+            return Ok(());
+        }
         match frames.active(k).0.last() {
             Some(&last) if last as usize >= self.inputs() => Err(Error::Mismatch(format!(
                 "a frame has address {last}, but the network has {} inputs",
