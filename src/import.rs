@@ -7,37 +7,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::nn::weights::{NamedWeights, load};
-use crate::nn::{LayerSpec, LayerWeights};
-
-/// What Norse's `state_dict` does not hold: the parameters of its cells, by default the tutorial's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NorseParameters {
-    /// Threshold of the hidden layer.
-    pub v_th: f64,
-    /// Membrane rate of the hidden layer in 1/s.
-    pub tau_mem_inv: f64,
-    /// Synaptic rate of the hidden layer in 1/s.
-    pub tau_syn_inv: f64,
-    /// Membrane rate of the readout in 1/s.
-    pub readout_tau_mem_inv: f64,
-    /// Synaptic rate of the readout in 1/s.
-    pub readout_tau_syn_inv: f64,
-    /// Steepness of the surrogate gradient, for training on.
-    pub alpha: f64,
-}
-
-impl Default for NorseParameters {
-    fn default() -> Self {
-        NorseParameters {
-            v_th: 0.3,
-            tau_mem_inv: 100.0,
-            tau_syn_inv: 100.0,
-            readout_tau_mem_inv: 100.0,
-            readout_tau_syn_inv: 200.0,
-            alpha: 100.0,
-        }
-    }
-}
+use crate::nn::{ChainParameters, LayerWeights};
 
 /// What an import found.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +20,12 @@ pub struct Imported {
 
 /// Reads a `state_dict` of Norse's tutorial network, from `.safetensors` or `.pt`: `l1`, a
 /// `LIFRecurrentCell`, and `fc_out`, a `Linear` before an `LICell`, alone or under a common prefix
-/// such as `snn.`.
+/// such as `snn.`. A `state_dict` does not hold the parameters of its cells.
 ///
 /// # Errors
 /// [`Error::Io`] where the file cannot be read, [`Error::Model`] where its bytes or its tensors are
 /// others, with the line to type in Python where that helps.
-pub fn norse(path: &Path, parameters: &NorseParameters) -> Result<Imported> {
+pub fn norse(path: &Path, parameters: &ChainParameters) -> Result<Imported> {
     let tensors = load(path)?;
     norse_layers(tensors, parameters)
         .map_err(|error| Error::Model(format!("{}: {error}", path.display())))
@@ -66,7 +36,7 @@ const RECURRENT: &str = "l1.recurrent_weights";
 const READOUT: &str = "fc_out.weight";
 const READOUT_BIAS: &str = "fc_out.bias";
 
-fn norse_layers(tensors: Vec<NamedWeights>, parameters: &NorseParameters) -> Result<Imported> {
+fn norse_layers(tensors: Vec<NamedWeights>, parameters: &ChainParameters) -> Result<Imported> {
     let prefix = common_prefix(&tensors)?;
     let mut tensors: BTreeMap<String, NamedWeights> =
         tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
@@ -87,28 +57,8 @@ fn norse_layers(tensors: Vec<NamedWeights>, parameters: &NorseParameters) -> Res
              Linear(…, bias=False)"
         )));
     }
-    let hidden = LayerSpec {
-        cell: "lif".to_owned(),
-        inputs,
-        neurons,
-        recurrent: true,
-        parameters: named([
-            ("v_th", parameters.v_th),
-            ("tau_mem_inv", parameters.tau_mem_inv),
-            ("tau_syn_inv", parameters.tau_syn_inv),
-            ("alpha", parameters.alpha),
-        ]),
-    };
-    let output = LayerSpec {
-        cell: "li".to_owned(),
-        inputs: neurons,
-        neurons: classes,
-        recurrent: false,
-        parameters: named([
-            ("tau_mem_inv", parameters.readout_tau_mem_inv),
-            ("tau_syn_inv", parameters.readout_tau_syn_inv),
-        ]),
-    };
+    let hidden = parameters.hidden(inputs, neurons);
+    let output = parameters.readout(neurons, classes);
     let layers = vec![
         LayerWeights { spec: hidden, input, recurrent: Some(recurrent) },
         LayerWeights { spec: output, input: readout, recurrent: None },
@@ -154,8 +104,4 @@ fn matrix(tensor: NamedWeights) -> Result<(usize, usize, Vec<f32>)> {
             tensor.name
         ))),
     }
-}
-
-fn named<const N: usize>(parameters: [(&str, f64); N]) -> BTreeMap<String, f64> {
-    parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -13,7 +13,7 @@ use crate::event::{Event, Sensor};
 use crate::frame::Frames;
 use crate::prediction::{Losses, Totals};
 use crate::view::{View, ViewSpec};
-use crate::window::{WindowConfig, Windower, WindowerState, is_full};
+use crate::window::{WindowConfig, Windower, WindowerState};
 
 /// How a stream is read.
 #[derive(Clone, Copy, Default)]
@@ -90,6 +90,11 @@ impl Ingest {
         }
     }
 
+    /// As [`Windower::cut_singly`].
+    pub fn cut_singly(&mut self) {
+        self.windower.cut_singly();
+    }
+
     /// Takes the next bytes and emits the windows that they complete.
     ///
     /// # Errors
@@ -122,7 +127,7 @@ impl Ingest {
 
     /// Cuts decoded events into windows until the batch is full. Says whether events are left.
     pub fn cut(&mut self, out: &mut Frames) -> bool {
-        while self.taken < self.events.len() && !is_full(out) {
+        while self.taken < self.events.len() && !self.windower.is_full(out) {
             self.taken += self.windower.push(&self.events[self.taken..], out);
         }
         self.taken < self.events.len()

@@ -11,7 +11,7 @@ use crate::frame::Frames;
 use crate::prediction::Totals;
 use crate::session::SlotState;
 
-/// Batches that a ring holds; each is bounded by [`crate::window::is_full`].
+/// Batches that a ring holds; each is bounded by [`crate::window::Windower::is_full`].
 pub const CAPACITY: usize = 8;
 
 /// What travels through the ring.

@@ -53,15 +53,10 @@ pub struct WindowConfig {
 /// So many late events in a row say that the clock was reset, or had leapt.
 pub const LATE_RUN: u32 = 1000;
 
-/// A batch of this many windows is full.
+/// A batch of this many windows is full, unless [`Windower::cut_singly`] says otherwise.
 pub const BATCH_WINDOWS: usize = 256;
 /// A batch of this many active addresses is full.
 pub const BATCH_ENTRIES: usize = 1 << 16;
-
-/// Whether a batch should be handed on before more windows are cut.
-pub fn is_full(frames: &Frames) -> bool {
-    frames.len() >= BATCH_WINDOWS || frames.entries() >= BATCH_ENTRIES
-}
 
 /// Where a stream stands between two events, but for what its open window holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +96,7 @@ pub struct WindowerState {
 pub struct Windower {
     config: WindowConfig,
     gap_windows: u64,
+    batch_windows: usize,
     counts: Vec<u16>,
     touched: Vec<u64>,
     at: Place,
@@ -127,15 +123,20 @@ impl Place {
 
     /// What was counted so far.
     pub fn totals(&self) -> Totals {
-        self.totals
+        let open_us = if self.is_open() { self.last_us - self.first_us } else { 0 };
+        Totals { duration_us: self.totals.duration_us + open_us, ..self.totals }
     }
 
     /// What was counted without that which the open window will tell.
     pub fn told(&self) -> Totals {
-        let mut told = self.totals;
+        let mut told = self.totals();
         told.events -= u64::from(self.events) + self.losses.total();
         told.losses -= self.losses;
         told
+    }
+
+    fn is_open(&self) -> bool {
+        self.end_us > 0
     }
 
     /// Counts a restart.
@@ -172,11 +173,23 @@ impl Windower {
         let addresses = config.sensor.addresses();
         Windower {
             gap_windows: gap_windows(config.gap_us, config.window_us),
+            batch_windows: BATCH_WINDOWS,
             config,
             counts: vec![0; addresses],
             touched: vec![0; addresses.div_ceil(64)],
             at: Place::start(),
         }
+    }
+
+    /// From now on a batch is full with its first window: no event is counted long before its
+    /// window is handed on.
+    pub fn cut_singly(&mut self) {
+        self.batch_windows = 1;
+    }
+
+    /// Whether a batch should be handed on before more windows are cut.
+    pub fn is_full(&self, out: &Frames) -> bool {
+        out.len() >= self.batch_windows || out.entries() >= BATCH_ENTRIES
     }
 
     /// Takes events in order of arrival and emits the windows that they complete. Stops when the
@@ -211,7 +224,7 @@ impl Windower {
     /// whether all of them fitted the batch.
     pub fn pass_silence(&mut self, t_us: u64, out: &mut Frames) -> bool {
         while self.has_due() && t_us >= self.at.end_us {
-            if is_full(out) {
+            if self.is_full(out) {
                 return false;
             }
             self.close(out);
@@ -249,7 +262,7 @@ impl Windower {
         } else {
             self.forget_open();
         }
-        self.at.totals.duration_us += self.at.last_us - self.at.first_us;
+        self.at.totals = self.totals();
         (self.at.start_us, self.at.end_us) = (0, 0);
         self.at.first_of_grid = true;
         self.at.restart = true;
@@ -313,13 +326,13 @@ impl Windower {
         }
     }
 
-    /// What was counted so far; the duration is that of finished grids.
+    /// What was counted so far.
     pub fn totals(&self) -> Totals {
-        self.at.totals
+        self.at.totals()
     }
 
     fn is_open(&self) -> bool {
-        self.at.end_us > 0
+        self.at.is_open()
     }
 
     fn count_lost(&mut self, losses: Losses) {
@@ -401,7 +414,7 @@ impl Windower {
     /// the batch was full.
     fn close_until(&mut self, t_us: u64, out: &mut Frames) -> bool {
         while t_us >= self.at.end_us {
-            if is_full(out) {
+            if self.is_full(out) {
                 return false;
             }
             self.close(out);

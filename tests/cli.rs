@@ -361,8 +361,8 @@ fn a_closed_pipe_ends_quietly() {
 
 #[cfg(unix)]
 #[test]
-fn an_interruption_ends_cleanly() {
-    let mut child = program(&["replay", "--speed", "1", "--loop", "1000", DECK])
+fn an_interruption_ends_cleanly_and_tells_what_was_played() {
+    let mut child = program(&["replay", "--speed", "0.01", "--loop", "1000", DECK])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -376,7 +376,17 @@ fn an_interruption_ends_cleanly() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let all = [&start[..], &rest].concat();
     let records = records(std::str::from_utf8(&all).unwrap());
-    assert_eq!(records.last().unwrap()["type"], "summary");
+    let summary = records.last().unwrap();
+    assert_eq!(summary["type"], "summary");
+    let predictions: Vec<_> = records.iter().filter(|r| r["type"] == "prediction").collect();
+    let t_us = |k: usize| predictions[k]["t_us"].as_u64().unwrap();
+    let played_us = t_us(predictions.len() - 1) - t_us(0) + 1000;
+    let told_us = summary["duration_us"].as_u64().unwrap();
+    assert!((played_us..played_us + 3000).contains(&(told_us + 1000)), "{told_us} of {played_us}");
+    let events = |record: &serde_json::Value| record["events"].as_u64().unwrap();
+    let played: u64 = predictions.iter().map(|record| events(record)).sum();
+    // At most the window that was held back and the one after it.
+    assert!((played..played + 2000).contains(&events(summary)), "{} of {played}", events(summary));
 }
 
 #[test]

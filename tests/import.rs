@@ -8,9 +8,9 @@ mod skip;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use dvs_stream::import::{Imported, NorseParameters, norse};
-use dvs_stream::nn::Network;
+use dvs_stream::import::{Imported, norse};
 use dvs_stream::nn::weights::read;
+use dvs_stream::nn::{ChainParameters, Network};
 use skip::skip;
 
 /// Name, shape, values.
@@ -44,7 +44,7 @@ fn a_state_dict_is_the_same_network_in_both_containers() {
 
 #[test]
 fn parameters_reach_their_cells() {
-    let parameters = NorseParameters {
+    let parameters = ChainParameters {
         v_th: 1.0,
         tau_mem_inv: 2.0,
         tau_syn_inv: 3.0,
@@ -72,7 +72,7 @@ fn the_shared_networks() {
         skip(&format!("{} is absent", golden.display()));
         return;
     }
-    let of = |name: &str| norse(&golden.join(name), &NorseParameters::default()).unwrap();
+    let of = |name: &str| norse(&golden.join(name), &ChainParameters::default()).unwrap();
     let seed = of("seed_snn.safetensors");
     assert_eq!(of("seed_snn.pt"), seed, "torch.save and safetensors");
     assert_ne!(of("poker_norse_weights.safetensors"), seed);
@@ -126,14 +126,14 @@ fn other_files_are_refused() {
         ("two.safetensors", safetensors(&two), "2 networks, under "),
     ] {
         let (folder, path) = written(name, &bytes);
-        let error = norse(&path, &NorseParameters::default()).expect_err(name).to_string();
+        let error = norse(&path, &ChainParameters::default()).expect_err(name).to_string();
         drop(folder);
         assert!(error.contains(expected), "{name}: {error:?} says nothing of {expected:?}");
         assert!(error.contains(name), "{name}: {error:?} names no file");
     }
-    let missing = norse(Path::new("/nowhere/model.pt"), &NorseParameters::default());
+    let missing = norse(Path::new("/nowhere/model.pt"), &ChainParameters::default());
     assert!(missing.unwrap_err().to_string().contains("/nowhere/model.pt"));
-    assert!(norse(&std::env::temp_dir(), &NorseParameters::default()).is_err());
+    assert!(norse(&std::env::temp_dir(), &ChainParameters::default()).is_err());
 }
 
 /// Cut anywhere and with any byte changed: an error or a network, never a panic.
@@ -259,7 +259,7 @@ fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
 
 fn import(name: &str, bytes: &[u8]) -> Imported {
     let (_folder, path) = written(name, bytes);
-    norse(&path, &NorseParameters::default()).unwrap()
+    norse(&path, &ChainParameters::default()).unwrap()
 }
 
 fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {

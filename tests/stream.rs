@@ -6,19 +6,20 @@ mod skip;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use dvs_stream::decide::Readout;
 use dvs_stream::engine::{Engine, Outlet, Stream, Turn};
 use dvs_stream::event::{Event, Polarity};
 use dvs_stream::frame::{Frames, SlotFrames};
-use dvs_stream::import::{NorseParameters, norse};
+use dvs_stream::import::norse;
 use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
+use dvs_stream::nn::{ChainParameters, Trace};
 use dvs_stream::prediction::{Record, Records, Segment};
 use dvs_stream::recording;
 use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::sink::{Labels, Style, by_name};
 use dvs_stream::synth::{self, Pip, PipOptions};
 use dvs_stream::window::Windower;
-use dvs_stream::{decide::Readout, nn::Trace};
 use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
@@ -370,7 +371,7 @@ fn check_recording(
 /// The network that Norse trained, with the shipped model's rules.
 fn norses() -> Model {
     let weights = shared("golden/poker_norse_weights.safetensors").unwrap();
-    let imported = norse(&weights, &NorseParameters::default()).unwrap();
+    let imported = norse(&weights, &ChainParameters::default()).unwrap();
     Model::new(model().card, imported.layers).unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use dvs_stream::frame::{Frames, Window};
 use dvs_stream::prediction::{Losses, Totals};
-use dvs_stream::window::{LATE_RUN, Origin, Partial, WindowConfig, Windower, gap_windows, is_full};
+use dvs_stream::window::{LATE_RUN, Origin, Partial, WindowConfig, Windower, gap_windows};
 use proptest::prelude::*;
 
 const SENSOR: SensorSize = SensorSize { width: 4, height: 3 };
@@ -26,7 +26,7 @@ fn cut(config: WindowConfig, events: &[Event], batch: usize) -> (Vec<Cut>, Total
         let mut taken = 0;
         while taken < events.len() {
             taken += windower.push(&events[taken..], &mut frames);
-            if is_full(&frames) || batch % 2 == 1 {
+            if windower.is_full(&frames) || batch % 2 == 1 {
                 drain(&mut frames, &mut windows);
             }
         }
@@ -349,6 +349,26 @@ proptest! {
         prop_assert_eq!(windows, expected);
         prop_assert_eq!(windower.totals(), totals);
     }
+}
+
+#[test]
+fn windows_cut_singly_are_the_same_and_count_no_event_far_ahead() {
+    let events: Vec<Event> = (0..3000).map(|k| at(100 * k)).collect();
+    let (all, totals) = cut(config(1000, 5000), &events, 3000);
+    let mut windower = Windower::new(config(1000, 5000));
+    windower.cut_singly();
+    let (mut frames, mut windows, mut taken) = (Frames::default(), Vec::new(), 0);
+    while taken < events.len() {
+        taken += windower.push(&events[taken..], &mut frames);
+        assert!(frames.len() <= 1);
+        drain(&mut frames, &mut windows);
+        let (told, handed) = (windower.totals(), windows.len() as u64);
+        assert_eq!((told.events, told.duration_us), (taken as u64, 100 * (taken as u64 - 1)));
+        assert!(told.events <= 10 * (handed + 1));
+    }
+    windower.finish(&mut frames);
+    drain(&mut frames, &mut windows);
+    assert_eq!((windows, windower.totals()), (all, totals));
 }
 
 #[test]

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::args::{parse_size, parse_time};
 use super::{Common, exit};
 use crate::decide::Readout;
 use crate::event::SensorSize;
-use crate::import::{NorseParameters, norse};
+use crate::import::norse;
 use crate::model::{Card, Model, VERSION};
+use crate::nn::ChainParameters;
+use crate::store;
 use crate::view::ViewSpec;
 
 const EXAMPLES: &str = "Example:
@@ -72,22 +73,22 @@ struct NorseArgs {
     #[arg(id = "quiet_events", long = "quiet", value_name = "N", default_value_t = 5)]
     quiet: u32,
     /// Threshold of the hidden layer
-    #[arg(long, value_name = "V", default_value_t = NorseParameters::default().v_th)]
+    #[arg(long, value_name = "V", default_value_t = ChainParameters::default().v_th)]
     v_th: f64,
     /// Membrane rate of the hidden layer, in 1/s
-    #[arg(long, value_name = "RATE", default_value_t = NorseParameters::default().tau_mem_inv)]
+    #[arg(long, value_name = "RATE", default_value_t = ChainParameters::default().tau_mem_inv)]
     tau_mem_inv: f64,
     /// Synaptic rate of the hidden layer, in 1/s
-    #[arg(long, value_name = "RATE", default_value_t = NorseParameters::default().tau_syn_inv)]
+    #[arg(long, value_name = "RATE", default_value_t = ChainParameters::default().tau_syn_inv)]
     tau_syn_inv: f64,
     /// Membrane rate of the readout, in 1/s
-    #[arg(long, value_name = "RATE", default_value_t = NorseParameters::default().readout_tau_mem_inv)]
+    #[arg(long, value_name = "RATE", default_value_t = ChainParameters::default().readout_tau_mem_inv)]
     readout_tau_mem_inv: f64,
     /// Synaptic rate of the readout, in 1/s
-    #[arg(long, value_name = "RATE", default_value_t = NorseParameters::default().readout_tau_syn_inv)]
+    #[arg(long, value_name = "RATE", default_value_t = ChainParameters::default().readout_tau_syn_inv)]
     readout_tau_syn_inv: f64,
     /// Steepness of the surrogate gradient, for training on
-    #[arg(long, value_name = "ALPHA", default_value_t = NorseParameters::default().alpha)]
+    #[arg(long, value_name = "ALPHA", default_value_t = ChainParameters::default().alpha)]
     alpha: f64,
 }
 
@@ -101,8 +102,7 @@ pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
             return Ok(exit(if missing { 2 } else { 3 }, &error, common));
         }
     };
-    std::fs::write(&args.out, bytes)
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    store::replace(&args.out, &bytes)?;
     if !common.quiet {
         if !unused.is_empty() {
             eprintln!("note: not used: {}", unused.join(", "));
@@ -113,7 +113,7 @@ pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
 }
 
 fn model_of(args: &NorseArgs) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
-    let parameters = NorseParameters {
+    let parameters = ChainParameters {
         v_th: args.v_th,
         tau_mem_inv: args.tau_mem_inv,
         tau_syn_inv: args.tau_syn_inv,

@@ -15,6 +15,7 @@ use super::{Common, OutputArg, interruption, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
+use crate::nn::ChainParameters;
 use crate::progress::Progress;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
@@ -171,7 +172,7 @@ impl TrainArgs {
             RecipeArg::Tutorial => Recipe::tutorial(),
             RecipeArg::Best => Recipe::best(),
         };
-        let learning = &self.learning;
+        let (learning, chain) = (&self.learning, recipe.chain);
         Recipe {
             epochs: learning.epochs.unwrap_or(recipe.epochs),
             batch: learning.batch.unwrap_or(recipe.batch),
@@ -183,12 +184,18 @@ impl TrainArgs {
             smoothing: learning.smoothing.unwrap_or(recipe.smoothing),
             unmasked: learning.unmasked || recipe.unmasked,
             hidden: learning.hidden.clone().unwrap_or(recipe.hidden),
-            tau_mem_inv: learning.tau_mem_inv.unwrap_or(recipe.tau_mem_inv),
-            tau_syn_inv: learning.tau_syn_inv.unwrap_or(recipe.tau_syn_inv),
-            v_th: learning.v_th.unwrap_or(recipe.v_th),
-            readout_tau_mem_inv: learning.readout_tau_mem_inv.unwrap_or(recipe.readout_tau_mem_inv),
-            readout_tau_syn_inv: learning.readout_tau_syn_inv.unwrap_or(recipe.readout_tau_syn_inv),
-            alpha: learning.alpha.unwrap_or(recipe.alpha),
+            chain: ChainParameters {
+                v_th: learning.v_th.unwrap_or(chain.v_th),
+                tau_mem_inv: learning.tau_mem_inv.unwrap_or(chain.tau_mem_inv),
+                tau_syn_inv: learning.tau_syn_inv.unwrap_or(chain.tau_syn_inv),
+                readout_tau_mem_inv: learning
+                    .readout_tau_mem_inv
+                    .unwrap_or(chain.readout_tau_mem_inv),
+                readout_tau_syn_inv: learning
+                    .readout_tau_syn_inv
+                    .unwrap_or(chain.readout_tau_syn_inv),
+                alpha: learning.alpha.unwrap_or(chain.alpha),
+            },
             init_scale: learning.init_scale.unwrap_or(recipe.init_scale),
             augment: learning.augment.clone().unwrap_or(recipe.augment),
             seed: learning.seed.unwrap_or(recipe.seed),

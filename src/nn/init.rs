@@ -1,11 +1,13 @@
-//! Weights before training, from a seed.
+//! Networks before training: the tutorial's chain of layers, and weights from a seed.
 //!
 //! Knows layers; neither tensors nor data.
 
+use std::collections::BTreeMap;
+
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
+use serde::{Deserialize, Serialize};
 
-use super::cell::CELLS;
 use super::layer::{LayerSpec, LayerWeights};
 
 /// Draws a layer's weights.
@@ -32,14 +34,61 @@ pub fn draw_weights(spec: LayerSpec, scale: f32, random: &mut impl Rng) -> Layer
     LayerWeights { spec, input, recurrent: Some(recurrent) }
 }
 
-/// The tutorial's chain: a recurrent LIF layer, then a leaky-integrator readout.
-pub fn tutorial_layers(inputs: usize, hidden: usize, classes: usize) -> [LayerSpec; 2] {
-    let layer = |cell: usize, inputs, neurons, recurrent| LayerSpec {
-        cell: CELLS[cell].name.to_owned(),
-        inputs,
-        neurons,
-        recurrent,
-        parameters: Default::default(),
-    };
-    [layer(0, inputs, hidden, true), layer(1, hidden, classes, false)]
+/// Parameters of a chain like the tutorial's, by default its own: recurrent LIF layers, then a
+/// leaky-integrator readout.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainParameters {
+    /// Threshold of the hidden layers.
+    pub v_th: f64,
+    /// Membrane rate of the hidden layers in 1/s.
+    pub tau_mem_inv: f64,
+    /// Synaptic rate of the hidden layers in 1/s.
+    pub tau_syn_inv: f64,
+    /// Membrane rate of the readout in 1/s.
+    pub readout_tau_mem_inv: f64,
+    /// Synaptic rate of the readout in 1/s.
+    pub readout_tau_syn_inv: f64,
+    /// Steepness of the surrogate gradient.
+    pub alpha: f64,
+}
+
+impl Default for ChainParameters {
+    fn default() -> Self {
+        ChainParameters {
+            v_th: 0.3,
+            tau_mem_inv: 100.0,
+            tau_syn_inv: 100.0,
+            readout_tau_mem_inv: 100.0,
+            readout_tau_syn_inv: 200.0,
+            alpha: 100.0,
+        }
+    }
+}
+
+impl ChainParameters {
+    /// A hidden layer.
+    pub fn hidden(&self, inputs: usize, neurons: usize) -> LayerSpec {
+        let parameters = named([
+            ("v_th", self.v_th),
+            ("tau_mem_inv", self.tau_mem_inv),
+            ("tau_syn_inv", self.tau_syn_inv),
+            ("alpha", self.alpha),
+        ]);
+        LayerSpec { cell: "lif".to_owned(), inputs, neurons, recurrent: true, parameters }
+    }
+
+    /// The readout.
+    pub fn readout(&self, inputs: usize, classes: usize) -> LayerSpec {
+        let parameters = named([
+            ("tau_mem_inv", self.readout_tau_mem_inv),
+            ("tau_syn_inv", self.readout_tau_syn_inv),
+        ]);
+        let (cell, neurons) = ("li".to_owned(), classes);
+        LayerSpec { cell, inputs, neurons, recurrent: false, parameters }
+    }
+}
+
+fn named<const N: usize>(parameters: [(&str, f64); N]) -> BTreeMap<String, f64> {
+    parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

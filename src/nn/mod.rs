@@ -17,7 +17,7 @@ pub mod weights;
 pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
 pub use device::{Device, DeviceChoice, Found, devices};
-pub use init::{draw_weights, tutorial_layers};
+pub use init::{ChainParameters, draw_weights};
 pub use layer::{LayerSpec, LayerWeights};
 pub use learn::{Learner, LearnerState};
 pub use network::{Matrices, Network};

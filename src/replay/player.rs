@@ -33,7 +33,10 @@ impl Player<'_> {
         let stream = if is_stdin(self.path) { "stdin" } else { &shown };
         let Ok(mut feed) = port.open(stream) else { return Outcome::Done };
         let mut ingest = Ingest::new(self.replay.reading, self.replay.window, Some(&shown));
-        let mut pacer = Pacer::new(self.replay.speed);
+        if self.replay.speed.is_some() {
+            ingest.cut_singly();
+        }
+        let mut pacer = Pacer { speed: self.replay.speed, anchor: None };
         let mut played = Ok(());
         for _ in 0..self.replay.passes {
             played = self.pass(&mut ingest, &mut feed, &mut pacer);
@@ -99,25 +102,16 @@ impl Player<'_> {
 struct Pacer {
     speed: Option<f64>,
     anchor: Option<(Instant, u64)>,
-    single: Frames,
 }
 
 impl Pacer {
-    fn new(speed: Option<f64>) -> Self {
-        Pacer { speed, anchor: None, single: Frames::default() }
-    }
-
     fn send(&mut self, frames: &mut Frames, feed: &mut Feed, stop: &AtomicBool) -> Result<()> {
-        let Some(speed) = self.speed else {
-            return feed.send(frames).map_err(|_| Error::Stopped);
-        };
-        for k in 0..frames.len() {
-            self.wait(&frames.windows()[k], speed, stop)?;
-            self.single.copy_from(frames, k);
-            feed.send(&mut self.single).map_err(|_| Error::Stopped)?;
+        if let Some(speed) = self.speed {
+            for window in frames.windows() {
+                self.wait(window, speed, stop)?;
+            }
         }
-        frames.clear();
-        Ok(())
+        feed.send(frames).map_err(|_| Error::Stopped)
     }
 
     /// A window leaves at its end; the first one of a clock sets the time.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::loss::{Loss, LossKind};
 use crate::augment::{Augmentation, Augmentations};
 use crate::error::{Error, Result};
-use crate::nn::{AdamSettings, LayerSpec, tutorial_layers};
+use crate::nn::{AdamSettings, ChainParameters, LayerSpec};
 
 /// How the learning rate goes over the epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,18 +47,8 @@ pub struct Recipe {
     pub unmasked: bool,
     /// Neurons of each hidden layer, from the input on.
     pub hidden: Vec<usize>,
-    /// Membrane rate of the hidden layers in 1/s.
-    pub tau_mem_inv: f64,
-    /// Synaptic rate of the hidden layers in 1/s.
-    pub tau_syn_inv: f64,
-    /// Threshold of the hidden layers.
-    pub v_th: f64,
-    /// Membrane rate of the readout in 1/s.
-    pub readout_tau_mem_inv: f64,
-    /// Synaptic rate of the readout in 1/s.
-    pub readout_tau_syn_inv: f64,
-    /// Steepness of the surrogate gradient.
-    pub alpha: f64,
+    /// Rates, threshold and surrogate of the layers.
+    pub chain: ChainParameters,
     /// Factor on the first layer's weights before training.
     pub init_scale: f32,
     /// What is done to recordings before each use.
@@ -82,12 +72,7 @@ impl Recipe {
             smoothing: 0.0,
             unmasked: false,
             hidden: vec![100],
-            tau_mem_inv: 100.0,
-            tau_syn_inv: 100.0,
-            v_th: 0.3,
-            readout_tau_mem_inv: 100.0,
-            readout_tau_syn_inv: 200.0,
-            alpha: 100.0,
+            chain: ChainParameters::default(),
             init_scale: 1.0,
             augment: Augmentations::default(),
             seed: 0,
@@ -108,9 +93,12 @@ impl Recipe {
             schedule: Schedule::Cosine,
             loss: LossKind::Mix(0.8),
             smoothing: 0.1,
-            tau_mem_inv: 400.0,
-            tau_syn_inv: 400.0,
-            alpha: 10.0,
+            chain: ChainParameters {
+                tau_mem_inv: 400.0,
+                tau_syn_inv: 400.0,
+                alpha: 10.0,
+                ..ChainParameters::default()
+            },
             augment: Augmentations(augment),
             ..Recipe::tutorial()
         }
@@ -138,24 +126,11 @@ impl Recipe {
     pub fn layers(&self, inputs: usize, classes: usize) -> Vec<LayerSpec> {
         let mut layers = Vec::with_capacity(self.hidden.len() + 1);
         let mut below = inputs;
-        for (k, neurons) in self.hidden.iter().enumerate() {
-            let [mut lif, mut li] = tutorial_layers(below, *neurons, classes);
-            lif.parameters.extend(named([
-                ("tau_mem_inv", self.tau_mem_inv),
-                ("tau_syn_inv", self.tau_syn_inv),
-                ("v_th", self.v_th),
-                ("alpha", self.alpha),
-            ]));
-            li.parameters.extend(named([
-                ("tau_mem_inv", self.readout_tau_mem_inv),
-                ("tau_syn_inv", self.readout_tau_syn_inv),
-            ]));
-            layers.push(lif);
-            if k + 1 == self.hidden.len() {
-                layers.push(li);
-            }
+        for neurons in &self.hidden {
+            layers.push(self.chain.hidden(below, *neurons));
             below = *neurons;
         }
+        layers.push(self.chain.readout(below, classes));
         layers
     }
 
@@ -179,7 +154,7 @@ impl Recipe {
             "--smoothing: a share from 0 to below 1"
         } else if self.hidden.is_empty() || self.hidden.contains(&0) {
             "--hidden: every layer needs a neuron"
-        } else if !positive(self.alpha) {
+        } else if !positive(self.chain.alpha) {
             "--alpha: a steepness is a positive number"
         } else if !positive(f64::from(self.init_scale)) {
             "--init-scale: a factor is a positive number"
@@ -191,6 +166,7 @@ impl Recipe {
 
     /// Names and values, as the command line spells them.
     pub fn settings(&self) -> Vec<(String, String)> {
+        let chain = &self.chain;
         let text = |value: &dyn fmt::Display| value.to_string();
         let hidden: Vec<_> = self.hidden.iter().map(usize::to_string).collect();
         let settings = [
@@ -204,23 +180,18 @@ impl Recipe {
             ("smoothing", text(&self.smoothing)),
             ("unmasked", text(&self.unmasked)),
             ("hidden", hidden.join(",")),
-            ("tau-mem-inv", text(&self.tau_mem_inv)),
-            ("tau-syn-inv", text(&self.tau_syn_inv)),
-            ("v-th", text(&self.v_th)),
-            ("readout-tau-mem-inv", text(&self.readout_tau_mem_inv)),
-            ("readout-tau-syn-inv", text(&self.readout_tau_syn_inv)),
-            ("alpha", text(&self.alpha)),
+            ("tau-mem-inv", text(&chain.tau_mem_inv)),
+            ("tau-syn-inv", text(&chain.tau_syn_inv)),
+            ("v-th", text(&chain.v_th)),
+            ("readout-tau-mem-inv", text(&chain.readout_tau_mem_inv)),
+            ("readout-tau-syn-inv", text(&chain.readout_tau_syn_inv)),
+            ("alpha", text(&chain.alpha)),
             ("init-scale", text(&self.init_scale)),
             ("augment", text(&self.augment)),
             ("seed", text(&self.seed)),
         ];
         settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
-}
-
-/// Parameters as a layer holds them.
-fn named<const N: usize>(parameters: [(&str, f64); N]) -> [(String, f64); N] {
-    parameters.map(|(name, value)| (name.to_owned(), value))
 }
 
 impl fmt::Display for Schedule {
@@ -254,11 +225,14 @@ mod tests {
     fn rates_and_threshold_are_those_of_the_layers_they_name() {
         let recipe = Recipe {
             hidden: vec![5, 4],
-            tau_mem_inv: 1.0,
-            tau_syn_inv: 2.0,
-            v_th: 3.0,
-            readout_tau_mem_inv: 4.0,
-            readout_tau_syn_inv: 5.0,
+            chain: ChainParameters {
+                tau_mem_inv: 1.0,
+                tau_syn_inv: 2.0,
+                v_th: 3.0,
+                readout_tau_mem_inv: 4.0,
+                readout_tau_syn_inv: 5.0,
+                alpha: 6.0,
+            },
             ..Recipe::tutorial()
         };
         let layers = recipe.layers(9, 3);
@@ -266,7 +240,8 @@ mod tests {
             names.iter().map(|name| layers[layer].parameters[*name]).collect()
         };
         for hidden in [0, 1] {
-            assert_eq!(values(hidden, &["tau_mem_inv", "tau_syn_inv", "v_th"]), [1.0, 2.0, 3.0]);
+            let names = ["tau_mem_inv", "tau_syn_inv", "v_th", "alpha"];
+            assert_eq!(values(hidden, &names), [1.0, 2.0, 3.0, 6.0]);
         }
         assert_eq!(values(2, &["tau_mem_inv", "tau_syn_inv"]), [4.0, 5.0]);
     }
