@@ -105,62 +105,62 @@ pub fn send(
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<()> {
+    let mut play = Play { how, sent, progress, stop };
     match &how.target {
         Target::Tcp(_) | Target::Unix(_) => {
             for _ in 0..how.passes {
                 let answers: Option<&mut (dyn Write + Send)> =
                     if how.print { Some(&mut *out) } else { None };
                 let opening = Opening::read(how, stop)?;
-                converse(&how.target, answers, stop, |sending| {
-                    opening.play(how, sending, sent, progress, stop)
-                })?;
+                converse(&how.target, answers, stop, |sending| opening.play(&mut play, sending))?;
             }
             Ok(())
         }
-        Target::Udp { address, format, timed } => {
-            let open = |sensor| {
-                let options = DatagramOptions { sensor, timed: *timed };
-                udp::Datagrams::open(address, format, &options)
-            };
-            play_events(how, sent, progress, stop, open)
-        }
-        Target::Dv(address) => {
-            let open = |sensor| {
-                let options = EncoderOptions { sensor, compression: how.compression };
-                dv::DvServer::open(address, &options, out, stop)
-            };
-            play_events(how, sent, progress, stop, open)
-        }
+        Target::Udp { address, format, timed } => play.events(|sensor| {
+            let options = DatagramOptions { sensor, timed: *timed };
+            udp::Datagrams::open(address, format, &options)
+        }),
+        Target::Dv(address) => play.events(|sensor| {
+            let options = EncoderOptions { sensor, compression: how.compression };
+            dv::DvServer::open(address, &options, out, stop)
+        }),
     }
 }
 
-/// Plays the events of all passes as one stream into the link that `open` makes for the sensor.
-fn play_events<L: Link>(
-    how: &Transmission<'_>,
-    sent: &mut Sent,
-    progress: &Progress,
-    stop: &AtomicBool,
-    open: impl FnOnce(Option<SensorSize>) -> Result<L>,
-) -> Result<()> {
-    std::thread::scope(|scope| {
-        let (stretches, received) = sync_channel(read::CHUNKS_AHEAD);
-        scope.spawn(move || read::read(how, &stretches));
-        play_stretches(how, sent, progress, stop, open, received)
-    })
+/// A recording being played, and whoever watches.
+struct Play<'a> {
+    how: &'a Transmission<'a>,
+    sent: &'a mut Sent,
+    progress: &'a Progress,
+    stop: &'a AtomicBool,
 }
 
-fn play_stretches<L: Link>(
-    how: &Transmission<'_>,
-    sent: &mut Sent,
-    progress: &Progress,
-    stop: &AtomicBool,
-    open: impl FnOnce(Option<SensorSize>) -> Result<L>,
-    stretches: Receiver<Result<Stretch>>,
-) -> Result<()> {
-    let (mut open, mut link) = (Some(open), None);
-    let mut lateness = std::mem::take(&mut sent.lateness);
-    let mut pacer = Pacer::new(how.speed, stop, &mut lateness);
-    let play = || {
+impl Play<'_> {
+    /// Plays the events of all passes as one stream into the link that `open` makes for the sensor.
+    fn events<L: Link>(
+        &mut self,
+        open: impl FnOnce(Option<SensorSize>) -> Result<L>,
+    ) -> Result<()> {
+        let how = self.how;
+        std::thread::scope(|scope| {
+            let (stretches, received) = sync_channel(read::CHUNKS_AHEAD);
+            scope.spawn(move || read::read(how, &stretches));
+            let mut lateness = std::mem::take(&mut self.sent.lateness);
+            let played = self.stretches(received, &mut lateness, open);
+            self.sent.lateness = lateness;
+            played
+        })
+    }
+
+    fn stretches<L: Link>(
+        &mut self,
+        stretches: Receiver<Result<Stretch>>,
+        lateness: &mut Lateness,
+        open: impl FnOnce(Option<SensorSize>) -> Result<L>,
+    ) -> Result<()> {
+        let Play { how, sent, progress, stop } = self;
+        let (mut open, mut link) = (Some(open), None);
+        let mut pacer = Pacer::new(how.speed, stop, lateness);
         for stretch in stretches {
             let Stretch { events, sensor: Sensor { size, .. }, n_bytes } = stretch?;
             progress.add(n_bytes, 0);
@@ -185,10 +185,7 @@ fn play_stretches<L: Link>(
             }
         }
         link.as_mut().map_or(Ok(()), Link::finish)
-    };
-    let played = play();
-    sent.lateness = lateness;
-    played
+    }
 }
 
 /// The beginning of a recording, of which its format is told.
@@ -220,14 +217,8 @@ impl Opening {
         Ok(Opening { source, bytes, format, is_marked })
     }
 
-    fn play(
-        self,
-        how: &Transmission<'_>,
-        sending: &mut Sending<'_>,
-        sent: &mut Sent,
-        progress: &Progress,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn play(self, play: &mut Play<'_>, sending: &mut Sending<'_>) -> Result<()> {
+        let how = play.how;
         let is_aedat4 = [aedat4::FORMAT.name, aedat4::DV.name].contains(&self.format.name);
         // A pipe cannot be read from its start again.
         let is_file = matches!(self.source, Source::File(_));
@@ -245,26 +236,21 @@ impl Opening {
         if repacks {
             let once = Transmission { passes: 1, target: how.target.clone(), hello, ..*how };
             drop(self.source);
-            play_events(&once, sent, progress, stop, |sensor| {
+            let Play { sent, progress, stop, .. } = play;
+            Play { how: &once, sent, progress, stop }.events(|sensor| {
                 let options = EncoderOptions { sensor, compression: how.compression };
                 Ok(Repacked { encoder: Aedat4Encoder::live(&options), bytes: Vec::new(), sending })
             })
         } else {
-            let played = self.play_bytes(how, sending, sent, progress, stop);
-            sent.bytes += sending.n_bytes - before;
+            let played = self.play_bytes(play, sending);
+            play.sent.bytes += sending.n_bytes - before;
             played
         }
     }
 
     /// The recording as it stands, in slices that leave with their last event.
-    fn play_bytes(
-        mut self,
-        how: &Transmission<'_>,
-        sending: &mut Sending<'_>,
-        sent: &mut Sent,
-        progress: &Progress,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn play_bytes(mut self, play: &mut Play<'_>, sending: &mut Sending<'_>) -> Result<()> {
+        let Play { how, sent, progress, stop } = play;
         let mut lateness = std::mem::take(&mut sent.lateness);
         let mut slices = Slices {
             decoder: how.speed.map(|_| AnyDecoder::of(self.format, &how.decoder)),
@@ -273,7 +259,7 @@ impl Opening {
             held: Vec::new(),
             n_events: 0,
         };
-        let mut play = || {
+        let mut read_and_send = || {
             let mut buffer = std::mem::take(&mut self.bytes);
             slices.play(&buffer, sending, progress)?;
             loop {
@@ -284,7 +270,7 @@ impl Opening {
                 }
             }
         };
-        let played = play();
+        let played = read_and_send();
         sent.events += slices.n_events;
         sent.lateness = lateness;
         played
