@@ -158,6 +158,8 @@ struct Clients {
     buffer: Vec<u8>,
     begun: Instant,
     latencies: Vec<Duration>,
+    /// Time spent on sending and reading, not on waiting for either.
+    busy: Duration,
 }
 
 impl Clients {
@@ -175,12 +177,14 @@ impl Clients {
             buffer: vec![0; 64 << 10],
             begun: Instant::now(),
             latencies: Vec::new(),
+            busy: Duration::ZERO,
         }
     }
 
     /// Reads what has come.
     fn read(&mut self, timeout: EpollTimeout) {
         let n = self.epoll.wait(&mut self.ready, timeout).expect("waits");
+        let begun = Instant::now();
         for event in &self.ready[..n] {
             let client = &mut self.clients[event.data() as usize];
             let n = match client.socket.read(&mut self.buffer) {
@@ -203,13 +207,17 @@ impl Clients {
             self.latencies.extend(sent.map(|sent| now.saturating_sub(*sent)));
             client.held.drain(..whole);
         }
+        self.busy += begun.elapsed();
     }
 
     fn send(&mut self, i: usize, mut bytes: &[u8]) {
         let now = self.begun.elapsed();
         self.clients[i].sent.push(now);
         while !bytes.is_empty() {
-            match self.clients[i].socket.write(bytes) {
+            let begun = Instant::now();
+            let written = self.clients[i].socket.write(bytes);
+            self.busy += begun.elapsed();
+            match written {
                 Ok(n) => bytes = &bytes[n..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.read(EpollTimeout::ZERO);
@@ -261,8 +269,8 @@ fn paced(kind: &str, n: usize, seconds: u64, flags: &[&str]) {
     let (user, system) = (after.0 - cpu.0, after.1 - cpu.1);
     println!(
         "{kind} {n:4} streams: p50 {:.3} ms, p99 {:.3} ms, max {:.2} ms; {:.2} of {:.2} Mev/s; \
-         server {:.2} us a window ({:.2} system), {:.0} % of a core; sender at most {:.1} ms \
-         behind; {} of {windows} windows answered",
+         server {:.2} us a window ({:.2} system), {:.0} % of a core; client {:.0} %, at most \
+         {:.1} ms behind; {} of {windows} windows answered",
         at(0.5),
         at(0.99),
         at(1.0),
@@ -271,6 +279,7 @@ fn paced(kind: &str, n: usize, seconds: u64, flags: &[&str]) {
         (user + system) * 1e6 / windows as f64,
         system * 1e6 / windows as f64,
         (user + system) / wall_s * 100.0,
+        clients.busy.as_secs_f64() / wall_s * 100.0,
         behind.as_secs_f64() * 1e3,
         latencies.len(),
     );

@@ -43,13 +43,15 @@ impl WithSimd for Gather<'_> {
                 5 => at += block.sum::<5>(self.active, sums),
                 6 => at += block.sum::<6>(self.active, sums),
                 7 => at += block.sum::<7>(self.active, sums),
-                _ => at += block.sum::<8>(self.active, sums),
+                8..14 => at += block.sum::<8>(self.active, sums),
+                _ => at += block.sum::<14>(self.active, sums),
             }
         }
     }
 }
 
-/// Columns of the rows, few enough for their sums to stay in registers.
+/// Columns of the rows, few enough for their sums to stay in registers, of which AVX2 and the
+/// baseline have 16.
 struct Block<'a, S: Simd> {
     simd: S,
     rows: &'a [S::f32s],
