@@ -196,7 +196,7 @@ impl Connection {
             need = match self.input_or_silence(&mut stages).await {
                 Input::Bytes(n) => {
                     drained = if n == hub.limits.read_bytes { drained + n } else { 0 };
-                    stages.decode(&hub, n)
+                    stages.decode(&hub, &hub.buffer.borrow()[..n])
                 }
                 Input::Silence => {
                     stages.pass_silence(&hub, &client).await;

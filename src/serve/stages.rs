@@ -62,14 +62,14 @@ impl Stages {
         }
     }
 
-    /// Decodes so many bytes of the hub's buffer, after all that was decoded before is cut.
+    /// Decodes bytes into the hub's memory, after all that was decoded before is cut.
     ///
     /// # Errors
     /// As [`Ingest::decode`].
-    pub fn decode(&mut self, hub: &Hub, n: usize) -> Result<Need> {
+    pub fn decode(&mut self, hub: &Hub, bytes: &[u8]) -> Result<Need> {
         let begun = Instant::now();
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
-        let need = self.ingest.decode(&hub.buffer.borrow()[..n]);
+        let need = self.ingest.decode(bytes);
         hub.worked(begun);
         need
     }

@@ -3,16 +3,18 @@
 //! A sender cannot be held back, so what is not read in time is the kernel's to drop: it is given
 //! a large buffer, and what it drops is asked of it and counted.
 
-use std::cell::Cell;
+use std::array;
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, getsockopt, recvmmsg, setsockopt,
+    sockopt,
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -33,6 +35,9 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// Bytes taken in before the others have their turn, and what a datagram counts at least.
 const BURST_BYTES: usize = 256 << 10;
 const MIN_BYTES: usize = 256;
+/// Datagrams read at once, and the room for each: none is longer.
+const BATCH: usize = 32;
+const ROOM_BYTES: usize = 64 << 10;
 
 /// Where datagrams come, and what they are.
 #[derive(Clone, Copy)]
@@ -71,13 +76,21 @@ pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Res
 
 /// Serves all senders of a socket until the server ends.
 pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFormat) {
-    let (senders, dropped) = Default::default();
     let mut flow = hub.limits.udp;
     if flow.overflow == Overflow::DropNewest {
         // What is not read in time is the newest, and the kernel drops it.
         flow.overflow = Overflow::Wait;
     }
-    let mut receiver = Receiver { hub, format, flow, senders, dropped, look: None };
+    let mut receiver = Receiver {
+        hub,
+        format,
+        flow,
+        senders: HashMap::new(),
+        room: vec![0; BATCH * ROOM_BYTES],
+        received: Vec::with_capacity(BATCH),
+        dropped: 0,
+        look: None,
+    };
     while !receiver.hub.is_stopping() {
         let tick = Instant::now() + TICK;
         let wake = receiver.look.map_or(tick, |look| look.min(tick));
@@ -104,8 +117,12 @@ struct Receiver {
     format: &'static DatagramFormat,
     flow: Flow,
     senders: HashMap<SocketAddr, Sender>,
+    /// Where datagrams are read to, a room for each.
+    room: Vec<u8>,
+    /// Length and sender of each that was read at once.
+    received: Vec<(usize, Option<SocketAddr>)>,
     /// Datagrams that the kernel says it has dropped, a number that wraps.
-    dropped: Cell<u32>,
+    dropped: u32,
     /// No silence completes a window before.
     look: Option<Instant>,
 }
@@ -125,16 +142,16 @@ impl Receiver {
         let (mut taken, mut drained) = (0, false);
         while taken <= self.flow.drain_bytes().max(BURST_BYTES) && !drained {
             let received = socket.try_io(Interest::READABLE, || self.receive(socket.as_raw_fd()));
-            let Ok((n, from)) = received else {
-                drained = true;
-                continue;
-            };
-            taken += n.max(MIN_BYTES);
-            let Some(from) = from else { continue };
-            if let Err(error) = self.take(n, from).await
-                && let Some(sender) = self.senders.remove(&from)
-            {
-                sender.end(&self.hub, Some(&error)).await;
+            drained = received.is_err();
+            for k in 0..self.received.len() {
+                let (n, from) = self.received[k];
+                taken += n.max(MIN_BYTES);
+                let Some(from) = from else { continue };
+                if let Err(error) = self.take(k * ROOM_BYTES..k * ROOM_BYTES + n, from).await
+                    && let Some(sender) = self.senders.remove(&from)
+                {
+                    sender.end(&self.hub, Some(&error)).await;
+                }
             }
         }
         for sender in self.senders.values_mut() {
@@ -144,32 +161,41 @@ impl Receiver {
         drained
     }
 
-    /// One datagram into the hub's buffer: its length and its sender.
-    fn receive(&self, socket: RawFd) -> io::Result<(usize, Option<SocketAddr>)> {
-        let mut buffer = self.hub.buffer.borrow_mut();
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        let mut control = nix::cmsg_space!(u32);
+    /// Reads what is there, each datagram into its room.
+    fn receive(&mut self, socket: RawFd) -> io::Result<()> {
+        self.received.clear();
+        let mut rooms = self.room.chunks_exact_mut(ROOM_BYTES);
+        let mut rooms: [_; BATCH] =
+            array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
+        // Headers serve once: they do not get the whole length of their control buffers back.
+        let control = nix::cmsg_space!(u32);
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control));
         let flags = MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<SockaddrStorage>(socket, &mut parts, Some(&mut control), flags)?;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::RxqOvfl(dropped) = control {
-                let more = dropped.wrapping_sub(self.dropped.replace(dropped));
-                self.hub.meters.lost_datagrams(more.into());
-                if more > 0 {
-                    debug!(datagrams = more, "the kernel has dropped what was not read in time");
+        for message in recvmmsg(socket, &mut headers, &mut rooms, flags, None)? {
+            for control in message.cmsgs()? {
+                if let ControlMessageOwned::RxqOvfl(dropped) = control {
+                    let more = dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped));
+                    self.hub.meters.lost_datagrams(more.into());
+                    if more > 0 {
+                        debug!(
+                            datagrams = more,
+                            "the kernel has dropped what was not read in time"
+                        );
+                    }
                 }
             }
+            let from = message.address.and_then(|address| {
+                let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+            });
+            self.received.push((message.bytes, from));
         }
-        let from = message.address.and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
-        });
-        Ok((message.bytes, from))
+        Ok(())
     }
 
-    /// A datagram of so many bytes, in the hub's buffer.
-    async fn take(&mut self, n: usize, from: SocketAddr) -> Result<()> {
-        let Receiver { hub, format, flow, senders, look, .. } = self;
+    /// A datagram that lies there in the room.
+    async fn take(&mut self, at: Range<usize>, from: SocketAddr) -> Result<()> {
+        let Receiver { hub, format, flow, senders, room, look, .. } = self;
         let sender = match senders.entry(from) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -189,7 +215,7 @@ impl Receiver {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let Sender { client, stages, lost, .. } = sender;
         stages.ingest.arrived(now.as_micros() as u64);
-        let decoded = stages.decode(hub, n);
+        let decoded = stages.decode(hub, &room[at]);
         let all_lost = stages.ingest.tally().lost_datagrams;
         hub.meters.lost_datagrams(all_lost - std::mem::replace(lost, all_lost));
         stages.take_in(hub, client).await;
