@@ -173,6 +173,19 @@ fn hostile_pickles_end() {
     let huge = vec![b'('; 5 << 20];
     // A dictionary in itself.
     let cycle = b"\x80\x02}q\0X\x01\0\0\0ah\0s.".to_vec();
+    // A parameter that is its own tensor.
+    let parameter =
+        b"\x80\x02]q\0ctorch._utils\n_rebuild_parameter\nh\0Rq\x01a0}X\x01\0\0\0ah\x01s.";
+    assert_eq!(read(&archive(parameter, &[])).unwrap(), vec![]);
+    // Dictionaries of a hundred times the same dictionary, four deep.
+    let mut repeated = b"\x80\x02X\x01\0\0\0aq\0}q\x01".to_vec();
+    for k in 1..4 {
+        repeated.extend([b'}', b'q', k + 1]);
+        (0..100).for_each(|_| repeated.extend([b'h', 0, b'h', k, b's']));
+    }
+    repeated.push(b'.');
+    let error = read(&archive(&repeated, &[])).unwrap_err().to_string();
+    assert!(error.contains("entries"), "{error}");
     for pickle in [nested, doubled, dictionaries, long, huge] {
         assert!(read(&archive(&pickle, &[])).is_err() || pickle.starts_with(b"\x80\x02}"));
     }

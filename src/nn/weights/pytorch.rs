@@ -15,6 +15,8 @@ use crate::nn::layer::MAX_WEIGHTS;
 
 /// Deepest nesting of dictionaries that tensors are looked for in.
 const MAX_DEPTH: usize = 3;
+/// Most entries that are looked at in all of them; one that is in many counts in each.
+const MAX_ENTRIES: usize = 1 << 16;
 /// Most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 8;
 
@@ -47,7 +49,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<NamedWeights>> {
         )));
     };
     let mut found = Vec::new();
-    collect(&pickle, top, "", MAX_DEPTH, &mut found);
+    let mut room = MAX_ENTRIES;
+    collect(&pickle, top, "", (MAX_DEPTH, &mut room), &mut found)?;
     found.retain(|(_, description)| description.dtype.is_some());
     if found.len() > MAX_TENSORS {
         return Err(Error::Model(format!("{} tensors: {MAX_TENSORS} are possible", found.len())));
@@ -81,33 +84,36 @@ struct Description {
 impl Description {
     /// From the call that rebuilds a tensor, or a parameter around one.
     fn of(pickle: &Pickle, value: Value) -> Option<Description> {
-        let (function, arguments) = pickle.call(value)?;
-        let arguments = pickle.items(arguments)?;
-        match pickle.class(function)? {
-            "torch._utils _rebuild_parameter" => Description::of(pickle, *arguments.first()?),
-            "torch._utils _rebuild_tensor_v2" => {
-                let [storage, offset, shape, strides, ..] = arguments else { return None };
-                let storage = pickle.items(pickle.persistent(*storage)?)?;
-                let [_, class, key, ..] = storage else { return None };
-                let sizes = |value| -> Option<Vec<usize>> {
-                    pickle.items(value)?.iter().map(|&size| pickle.size(size)).collect()
-                };
-                Some(Description {
-                    dtype: match pickle.class(*class)? {
-                        "torch DoubleStorage" => Some(DType::F64),
-                        "torch FloatStorage" => Some(DType::F32),
-                        "torch HalfStorage" => Some(DType::F16),
-                        "torch BFloat16Storage" => Some(DType::BF16),
-                        _ => None,
-                    },
-                    key: pickle.text(*key)?.to_owned(),
-                    offset: pickle.size(*offset)?,
-                    shape: sizes(*shape)?,
-                    strides: sizes(*strides)?,
-                })
-            }
-            _ => None,
+        let called = |value| {
+            let (function, arguments) = pickle.call(value)?;
+            Some((pickle.class(function)?, pickle.items(arguments)?))
+        };
+        let (mut function, mut arguments) = called(value)?;
+        if function == "torch._utils _rebuild_parameter" {
+            (function, arguments) = called(*arguments.first()?)?;
         }
+        if function != "torch._utils _rebuild_tensor_v2" {
+            return None;
+        }
+        let [storage, offset, shape, strides, ..] = arguments else { return None };
+        let storage = pickle.items(pickle.persistent(*storage)?)?;
+        let [_, class, key, ..] = storage else { return None };
+        let sizes = |value| -> Option<Vec<usize>> {
+            pickle.items(value)?.iter().map(|&size| pickle.size(size)).collect()
+        };
+        Some(Description {
+            dtype: match pickle.class(*class)? {
+                "torch DoubleStorage" => Some(DType::F64),
+                "torch FloatStorage" => Some(DType::F32),
+                "torch HalfStorage" => Some(DType::F16),
+                "torch BFloat16Storage" => Some(DType::BF16),
+                _ => None,
+            },
+            key: pickle.text(*key)?.to_owned(),
+            offset: pickle.size(*offset)?,
+            shape: sizes(*shape)?,
+            strides: sizes(*strides)?,
+        })
     }
 
     /// Its values, row-major, of which there may be at most `room`.
@@ -152,22 +158,30 @@ impl Description {
 }
 
 /// All tensors of a dictionary and of those in it, with the names that lead there.
+///
+/// # Errors
+/// Where there are more entries than there is room for.
 fn collect(
     pickle: &Pickle,
     dictionary: &[(Value, Value)],
     prefix: &str,
-    depth: usize,
+    (depth, room): (usize, &mut usize),
     found: &mut Vec<(String, Description)>,
-) {
+) -> Result<()> {
+    let Some(left) = room.checked_sub(dictionary.len()) else {
+        return Err(Error::Model(format!("dictionaries of more than {MAX_ENTRIES} entries")));
+    };
+    *room = left;
     for &(key, value) in dictionary {
         let Some(key) = pickle.text(key) else { continue };
         let name = format!("{prefix}{key}");
         if let Some(description) = Description::of(pickle, value) {
             found.push((name, description));
         } else if let (Some(inner), 1..) = (pickle.dictionary(value), depth) {
-            collect(pickle, inner, &format!("{name}."), depth - 1, found);
+            collect(pickle, inner, &format!("{name}."), (depth - 1, room), found)?;
         }
     }
+    Ok(())
 }
 
 /// The bytes of an archive's entry, at most `limit` of them.
