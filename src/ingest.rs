@@ -220,7 +220,7 @@ impl Ingest {
     /// # Errors
     /// As [`Windower::restore`].
     pub fn restore(&mut self, saved: &IngestState) -> Result<()> {
-        if saved.clock.as_ref().is_some_and(|own| own.clock.round_us > Event::MAX_T_US) {
+        if saved.clock.as_ref().is_some_and(|own| !own.clock.is_sound()) {
             return Err(Error::Mismatch("the state of its clock is not one".to_owned()));
         }
         self.windower.restore(&saved.windower)?;

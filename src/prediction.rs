@@ -26,7 +26,8 @@ impl Losses {
 
     /// All causes together.
     pub fn total(&self) -> u64 {
-        self.late + self.outside + self.overflow + self.malformed
+        let Losses { late, outside, overflow, malformed } = *self;
+        [outside, overflow, malformed].into_iter().fold(late, u64::saturating_add)
     }
 }
 

@@ -249,6 +249,16 @@ fn what_no_stage_could_have_saved_is_refused() {
         bad.counts.clone_from(&good.counts);
         assert!(windower.restore(&bad).is_err(), "{at}");
     }
+    // Losses that are each possible, and together more than a number holds.
+    let mut bad = good.clone();
+    for cause in ["late", "outside", "overflow", "malformed"] {
+        for place in ["losses", "totals/losses"] {
+            bad = changed(&bad, &format!("/place/{place}/{cause}"), 9e18);
+        }
+    }
+    bad.addresses.clone_from(&good.addresses);
+    bad.counts.clone_from(&good.counts);
+    assert!(windower.restore(&bad).is_err());
     for (addresses, counts) in [
         (vec![2450], vec![1]),
         (vec![3, 3], vec![1, 1]),

@@ -4,7 +4,7 @@
 //! extractors; x and y stay as stored. Must not know which sensor a model expects.
 
 use super::carry::Carry;
-use super::chips::{CHIPS, Chip, Layout, parse_size};
+use super::chips::{CHIPS, Chip, Layout};
 use super::clock::Unwrap32;
 use super::header::HeaderLines;
 use super::{
@@ -95,7 +95,7 @@ impl<const N: usize> JaerDecoder<N> {
         {
             self.name_chip(class.trim())?;
         } else if let Some(words) = text.strip_prefix(SIZE_WORDS)
-            && let Some(size) = parse_size(words.trim())
+            && let Ok(size) = words.trim().parse()
         {
             self.sensor.size = Some(size);
         }

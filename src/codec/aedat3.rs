@@ -4,7 +4,7 @@
 //! know which sensor a model expects.
 
 use super::aedat2::probe_mark;
-use super::chips::parse_size;
+use super::carry::Carry;
 use super::header::HeaderLines;
 use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
 use crate::error::{Error, Result, grouped};
@@ -41,8 +41,8 @@ fn decoder(options: &DecoderOptions) -> Box<dyn Decoder> {
         source: options.stream_id,
         sensor: Sensor::default(),
         tally: Tally::default(),
-        carry: [0; N_PACKET_HEADER],
-        n_carry: 0,
+        header: Carry::default(),
+        events: Carry::default(),
         packet: Packet::default(),
         offset: 0,
     })
@@ -78,8 +78,8 @@ struct Aedat3 {
     source: Option<i32>,
     sensor: Sensor,
     tally: Tally,
-    carry: [u8; N_PACKET_HEADER],
-    n_carry: usize,
+    header: Carry<N_PACKET_HEADER>,
+    events: Carry<N_EVENT>,
     packet: Packet,
     /// Bytes taken or passed over so far.
     offset: u64,
@@ -116,11 +116,12 @@ impl Decoder for Aedat3 {
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
         let (offset, what) = match &self.state {
             State::Header(header) => return header.finish(),
-            State::PacketHeader if self.n_carry == 0 => return Ok(()),
-            State::PacketHeader => (
-                self.offset - self.n_carry as u64,
-                format!("a packet's header ends after {} of {N_PACKET_HEADER} bytes", self.n_carry),
-            ),
+            State::PacketHeader if self.header.n_held() == 0 => return Ok(()),
+            State::PacketHeader => {
+                let n = self.header.n_held();
+                let what = format!("a packet's header ends after {n} of {N_PACKET_HEADER} bytes");
+                (self.offset - n as u64, what)
+            }
             State::Events(_) | State::Skip(_) => (
                 self.packet.offset,
                 format!(
@@ -207,21 +208,19 @@ impl Aedat3 {
     }
 
     fn packet_header<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
-        let n = bytes.len().min(N_PACKET_HEADER - self.n_carry);
+        let n = bytes.len().min(N_PACKET_HEADER - self.header.n_held());
         let (head, rest) = bytes.split_at(n);
-        self.carry[self.n_carry..self.n_carry + n].copy_from_slice(head);
-        self.n_carry += n;
         self.offset += n as u64;
-        if self.n_carry == N_PACKET_HEADER {
-            self.n_carry = 0;
-            self.open_packet()?;
+        let (begun, whole) = self.header.cut(head);
+        if let Some(header) = begun.as_ref().or(whole.first()) {
+            self.open_packet(header)?;
         }
         Ok(rest)
     }
 
-    fn open_packet(&mut self) -> Result<()> {
+    fn open_packet(&mut self, header: &[u8; N_PACKET_HEADER]) -> Result<()> {
         let offset = self.offset - N_PACKET_HEADER as u64;
-        let [a, b, c, d, words @ ..] = &self.carry;
+        let [a, b, c, d, words @ ..] = header;
         let (kind, source) = (i16::from_le_bytes([*a, *b]), i16::from_le_bytes([*c, *d]));
         let (words, _) = words.as_chunks::<4>();
         let &[size, ts_offset, overflow, capacity, number, valid] = words else { return Ok(()) };
@@ -314,21 +313,9 @@ impl Aedat3 {
         let n = n_left.min(bytes.len() as u64) as usize;
         let (now, rest) = bytes.split_at(n);
         self.offset += n as u64;
-        let n_fill = now.len().min(N_EVENT - self.n_carry) * usize::from(self.n_carry > 0);
-        let (fill, now) = now.split_at(n_fill);
-        self.carry[self.n_carry..self.n_carry + n_fill].copy_from_slice(fill);
-        self.n_carry += n_fill;
-        if self.n_carry == N_EVENT {
-            self.n_carry = 0;
-            let [a, b, c, d, e, f, g, h, ..] = self.carry;
-            self.decode(&[[a, b, c, d, e, f, g, h]], out);
-        }
-        let (records, tail) = now.as_chunks::<N_EVENT>();
+        let (begun, records) = self.events.cut(now);
+        self.decode(begun.as_slice(), out);
         self.decode(records, out);
-        if !tail.is_empty() {
-            self.carry[..tail.len()].copy_from_slice(tail);
-            self.n_carry = tail.len();
-        }
         self.open_events(n_left - n as u64);
         rest
     }
@@ -367,7 +354,8 @@ fn size_of(name: &str) -> Option<SensorSize> {
         ("davisrgb", 640, 480),
     ];
     let lower = name.to_ascii_lowercase();
-    let stated = lower.split(|c: char| !c.is_ascii_alphanumeric()).find_map(parse_size);
+    let stated =
+        lower.split(|c: char| !c.is_ascii_alphanumeric()).find_map(|word| word.parse().ok());
     let chip = CHIPS.iter().find(|(chip, ..)| lower.contains(chip));
     stated.or(chip.map(|&(_, width, height)| SensorSize { width, height }))
 }

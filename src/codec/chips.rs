@@ -91,10 +91,3 @@ impl Chip {
         CHIPS.iter().find(|chip| chip.names.iter().any(|known| name.starts_with(known)))
     }
 }
-
-/// A size written as `346x260`.
-pub(super) fn parse_size(text: &str) -> Option<SensorSize> {
-    let (width, height) = text.split_once('x')?;
-    let side = |text: &str| text.parse().ok().filter(|&side| side > 0);
-    Some(SensorSize { width: side(width)?, height: side(height)? })
-}

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Event;
+
 /// Where a clock that runs over stands, for a decoder that goes on with another's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,20 +18,20 @@ pub struct Clock {
     pub n_ahead: u32,
 }
 
+impl Clock {
+    /// Whether a clock can stand there and run on.
+    pub fn is_sound(&self) -> bool {
+        self.round_us <= Event::MAX_T_US / 2
+    }
+}
+
 /// Turns a clock of 32 bits that runs over every 71.6 minutes into one of 64 bits.
 ///
 /// The clock has run over only where it falls from its last quarter to its first. An event from
 /// the last quarter that comes after that fall is late and belongs to the round before. Any other
 /// step back is left as it is. So one damaged time never moves the clock of the events after it.
 #[derive(Clone, Debug)]
-pub(super) struct Unwrap32 {
-    /// Rounds so far, times 2^32.
-    round_us: u64,
-    /// Last time that set the clock.
-    last: u32,
-    /// Times that were far ahead of a clock which has not run over yet.
-    n_ahead: u32,
-}
+pub(super) struct Unwrap32(Clock);
 
 impl Unwrap32 {
     /// Bits that name the quarter of a round.
@@ -40,60 +42,62 @@ impl Unwrap32 {
 
     pub(super) fn new() -> Self {
         // From the third quarter every first time is taken as it stands.
-        Unwrap32 { round_us: 0, last: 0x8000_0000, n_ahead: 0 }
+        Unwrap32(Clock { round_us: 0, last: 0x8000_0000, n_ahead: 0 })
     }
 
     /// Where it stands.
     pub(super) fn save(&self) -> Clock {
-        Clock { round_us: self.round_us, last: self.last, n_ahead: self.n_ahead }
+        self.0
     }
 
-    /// Stands where another did.
+    /// Stands where another did, after whole rounds.
     pub(super) fn restore(&mut self, clock: Clock) {
-        let Clock { round_us, last, n_ahead } = clock;
-        *self = Unwrap32 { round_us, last, n_ahead };
+        let round_us = clock.round_us - clock.round_us % Self::ROUND_US;
+        self.0 = Clock { round_us, ..clock };
     }
 
     /// The last time that set the clock: times of its quarter are `round_us() + t`.
     pub(super) fn last(&self) -> u32 {
-        self.last
+        self.0.last
     }
 
     /// Start of the present round in µs.
     pub(super) fn round_us(&self) -> u64 {
-        self.round_us
+        self.0.round_us
     }
 
     /// Time in µs of an event whose low 32 bits are `t`.
     #[inline]
     pub(super) fn unwrap(&mut self, t: u32) -> u64 {
-        if (t ^ self.last) & Self::QUARTER == 0 {
-            self.last = t;
-            return self.round_us | u64::from(t);
+        let Clock { round_us, last, .. } = &mut self.0;
+        if (t ^ *last) & Self::QUARTER == 0 {
+            *last = t;
+            return *round_us | u64::from(t);
         }
         self.cross(t)
     }
 
     #[cold]
     fn cross(&mut self, t: u32) -> u64 {
-        match (self.last >> 30, t >> 30) {
-            (3, 0) => self.round_us += Self::ROUND_US,
-            (0, 3) if self.round_us > 0 => return (self.round_us - Self::ROUND_US) | u64::from(t),
-            (0, 3) if self.n_ahead < Self::PATIENCE => {
-                self.n_ahead += 1;
+        let Clock { round_us, last, n_ahead } = &mut self.0;
+        match (*last >> 30, t >> 30) {
+            (3, 0) => *round_us += Self::ROUND_US,
+            (0, 3) if *round_us > 0 => return (*round_us - Self::ROUND_US) | u64::from(t),
+            (0, 3) if *n_ahead < Self::PATIENCE => {
+                *n_ahead += 1;
                 return u64::from(t);
             }
             _ => {}
         }
-        self.last = t;
-        self.n_ahead = 0;
-        self.round_us | u64::from(t)
+        *last = t;
+        *n_ahead = 0;
+        *round_us | u64::from(t)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Unwrap32;
+    use super::{Clock, Unwrap32};
 
     const ROUND: u64 = 1 << 32;
 
@@ -126,6 +130,15 @@ mod tests {
             told.extend(times[cut..].iter().map(|&t| second.unwrap(t)));
             assert_eq!(told, unwrapped(&times), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_clock_stands_after_whole_rounds() {
+        let mut clock = Unwrap32::new();
+        clock.restore(Clock { round_us: ROUND + 1, last: 3, n_ahead: 0 });
+        assert_eq!(clock.unwrap(0xF000_0000), 0xF000_0000);
+        clock.restore(Clock { round_us: 1, last: 3, n_ahead: 0 });
+        assert_eq!(clock.unwrap(0xF000_0000), 0xF000_0000);
     }
 
     #[test]

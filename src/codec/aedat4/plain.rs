@@ -2,6 +2,7 @@
 //!
 //! That saves joining the pieces first, a copy of every byte. Knows nothing of the file around.
 
+use super::super::carry::Carry;
 use super::packet::{self, EVENT_BYTES};
 use crate::event::Event;
 
@@ -11,8 +12,7 @@ pub(super) const HEAD_BYTES: usize = 64;
 /// What of one packet is still to come.
 #[derive(Default)]
 pub(super) struct PlainPacket {
-    /// The first bytes of an event whose last have not come.
-    partial: Vec<u8>,
+    events: Carry<EVENT_BYTES>,
     n_structs_left: usize,
     n_left: usize,
 }
@@ -25,7 +25,7 @@ impl PlainPacket {
         if structs.start > head.len() {
             return None;
         }
-        self.partial.clear();
+        self.events = Carry::default();
         self.n_structs_left = structs.len();
         self.n_left = n_bytes - structs.start;
         Some(structs.start)
@@ -40,22 +40,10 @@ impl PlainPacket {
     /// were dropped for their times.
     pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> u64 {
         self.n_left -= bytes.len();
-        let mut structs = &bytes[..bytes.len().min(self.n_structs_left)];
+        let structs = &bytes[..bytes.len().min(self.n_structs_left)];
         self.n_structs_left -= structs.len();
-        let mut n_malformed = 0;
-        if !self.partial.is_empty() {
-            let n = (EVENT_BYTES - self.partial.len()).min(structs.len());
-            self.partial.extend_from_slice(&structs[..n]);
-            structs = &structs[n..];
-            if self.partial.len() < EVENT_BYTES {
-                return 0;
-            }
-            n_malformed += packet::append(&self.partial, out);
-            self.partial.clear();
-        }
-        let n_whole = structs.len() - structs.len() % EVENT_BYTES;
-        n_malformed += packet::append(&structs[..n_whole], out);
-        self.partial.extend_from_slice(&structs[n_whole..]);
-        n_malformed
+        let (begun, whole) = self.events.cut(structs);
+        packet::append(begun.as_slice().as_flattened(), out)
+            + packet::append(whole.as_flattened(), out)
     }
 }
