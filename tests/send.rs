@@ -253,15 +253,20 @@ fn a_dv_server_sends_a_header_and_packets() {
 #[test]
 fn a_late_dv_client_gets_the_header_and_what_comes_then() {
     let (child, address) = serve_dv(&["--loop", "4", DECK]);
+    let (begun, has_begun) = std::sync::mpsc::channel();
     let dial = |address: String| {
+        let begun = begun.clone();
         std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            TcpStream::connect(address).expect("a server").read_to_end(&mut bytes).expect("bytes");
+            let mut server = TcpStream::connect(address).expect("a server");
+            let mut bytes = vec![0; 10_000];
+            server.read_exact(&mut bytes).expect("bytes");
+            begun.send(()).expect("who waits");
+            server.read_to_end(&mut bytes).expect("bytes");
             decoded(&bytes)
         })
     };
     let first = dial(address.clone());
-    std::thread::sleep(Duration::from_millis(200));
+    has_begun.recv().expect("the first has begun");
     let second = dial(address);
     let (first, second) = (first.join().expect("events"), second.join().expect("events"));
     end(child, 0);
@@ -366,13 +371,17 @@ fn an_interruption_ends_cleanly() {
         let id = child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
     };
-    let (url, received) = listen(1, b"");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("tcp://{}", listener.local_addr().expect("an address"));
     let child = start(&["--speed", "0.1", DECK, &url]);
-    std::thread::sleep(Duration::from_millis(500));
+    let (mut client, _) = listener.accept().expect("a client");
+    let mut bytes = vec![0; 1000];
+    client.read_exact(&mut bytes).expect("bytes");
     interrupt(&child);
+    client.read_to_end(&mut bytes).expect("bytes");
     end(child, 130);
     // Every packet that went out is whole.
-    let events = decoded(&received.join().expect("bytes").remove(0));
+    let events = decoded(&bytes);
     assert!(!events.is_empty() && recording(DECK).starts_with(&events));
     let (child, _) = serve_dv(&[DECK]);
     interrupt(&child);
