@@ -100,20 +100,26 @@ impl Ingest {
     /// # Errors
     /// As the decoder, the probe or the view say; windows of the good part were emitted or will
     /// be by [`Ingest::finish`].
-    pub fn feed(&mut self, bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
-        let decoded = self.decode(bytes);
-        self.cut_all(emit)?;
-        decoded
+    pub fn feed(&mut self, mut bytes: &[u8], emit: &mut Emit<'_>) -> Result<Need> {
+        loop {
+            let decoded = self.decode(&mut bytes);
+            self.cut_all(emit)?;
+            match decoded {
+                Ok(Need::More) if !bytes.is_empty() => (),
+                decoded => return decoded,
+            }
+        }
     }
 
     /// Takes the next bytes as far as events, for whoever cuts them piece by piece: see
-    /// [`Ingest::cut`], which must have taken all before the next call.
+    /// [`Ingest::cut`], which must have taken all before the next call. In `bytes` it leaves what
+    /// is to be decoded next, as [`Decoder::feed_some`] does.
     ///
     /// # Errors
     /// As [`Ingest::feed`]; events of the good part wait to be cut.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<Need> {
+    pub fn decode(&mut self, bytes: &mut &[u8]) -> Result<Need> {
         self.forget_events();
-        let decoded = self.decoder.feed(bytes, &mut self.events);
+        let decoded = self.decoder.feed_some(bytes, &mut self.events);
         self.take_events()?;
         if self.beyond >= MAX_BEYOND { Ok(Need::Nothing) } else { decoded }
     }

@@ -111,9 +111,15 @@ type Each<'a> = dyn FnMut(&Sensor, &[Event]) -> Result<()> + 'a;
 impl Reader {
     fn run(&mut self, path: &Path, each: &mut Each<'_>) -> Result<()> {
         pump(path, &mut |piece| match piece {
-            Piece::Bytes(bytes) => {
+            Piece::Bytes(mut bytes) => {
                 self.bytes += bytes.len() as u64;
-                self.hand_out(each, |decoder, events| decoder.feed(bytes, events))
+                loop {
+                    let fed = self
+                        .hand_out(each, |decoder, events| decoder.feed_some(&mut bytes, events))?;
+                    if bytes.is_empty() || fed == Need::Nothing {
+                        return Ok(fed);
+                    }
+                }
             }
             Piece::Skipped(n) => {
                 self.bytes += n;

@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use dvs_stream::codec::aedat4::Aedat4Encoder;
+use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
+use dvs_stream::event::{Event, Polarity, SensorSize};
 use serde_json::Value;
 use server::{PATIENCE, PROGRAM, Server, rest_of};
 use skip::skip;
@@ -418,6 +421,32 @@ fn who_does_not_read_misses_the_oldest_and_slows_nobody() {
     assert_eq!(told + missed.last().unwrap(), u64::from(windows) + 2);
     assert_eq!(records.last().unwrap()["type"], "summary");
     assert_eq!(records.last().unwrap()["windows"], windows);
+    server.end();
+}
+
+/// The most memory that a server has had so far, in bytes.
+fn peak_memory(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn few_bytes_that_unpack_to_very_many_events_take_little_memory() {
+    let packet = [Event { t_us: 0, x: 0, y: 0, polarity: Polarity::On }; 10_000];
+    let packets = 2000;
+    let sensor = Some(SensorSize { width: 35, height: 35 });
+    let mut encoder =
+        Aedat4Encoder::live(&EncoderOptions { sensor, compression: Compression::Zstd });
+    let mut bytes = Vec::new();
+    (0..packets).for_each(|_| encoder.encode(&packet, &mut bytes).unwrap());
+    let server = Server::tcp(&[]);
+    say(&server, &deck());
+    let before = peak_memory(&server);
+    let summary = last(&say(&server, &bytes));
+    assert_eq!(summary["events"], packets * packet.len());
+    let grown = peak_memory(&server) - before;
+    assert!(grown < 32 << 20, "{grown} bytes of memory for {} sent", bytes.len());
     server.end();
 }
 

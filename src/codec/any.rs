@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::PROBE_BYTES;
 use super::{Clock, DatagramFormat, Decoder, DecoderOptions, Format, Need, Probe, Tally, probe};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor, SensorSize};
@@ -128,6 +129,21 @@ impl Decoder for AnyDecoder {
             Stage::Probing(held) => held.extend_from_slice(bytes),
         }
         self.settle(false, out)
+    }
+
+    fn feed_some(&mut self, bytes: &mut &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        let mut need = Need::More;
+        if let Stage::Probing(held) = &mut self.stage {
+            // No more than tells the format: what is held is decoded whole.
+            let n = PROBE_BYTES.saturating_sub(held.len()).min(bytes.len());
+            let (now, after) = bytes.split_at(n);
+            *bytes = after;
+            need = self.feed(now, out)?;
+        }
+        match self.decoder_mut() {
+            Some(decoder) if !bytes.is_empty() => decoder.feed_some(bytes, out),
+            _ => Ok(need),
+        }
     }
 
     fn skipped(&mut self, n: u64) {

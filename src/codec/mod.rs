@@ -53,6 +53,15 @@ pub trait Decoder: Send {
     /// has failed is not fed again.
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need>;
 
+    /// As [`Decoder::feed`], but where bytes unpack to far more events than bytes, it may stop once
+    /// [`ENOUGH_EVENTS`] have come out and leave in `bytes` what is to be fed next.
+    ///
+    /// # Errors
+    /// As [`Decoder::feed`].
+    fn feed_some(&mut self, bytes: &mut &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        self.feed(std::mem::take(bytes), out)
+    }
+
     /// Tells the decoder that the caller passed over `n` bytes after [`Need::Skip`].
     fn skipped(&mut self, n: u64) {
         let _ = n;
@@ -129,6 +138,10 @@ pub struct Patch {
     /// The new bytes.
     pub bytes: Vec<u8>,
 }
+
+/// Events after which [`Decoder::feed_some`] takes no further packet. What is fed at once may hold
+/// hundreds of packets, each of which unpacks to as much as a packet may.
+pub const ENOUGH_EVENTS: usize = 1 << 16;
 
 /// Greatest size of a decoded packet unless a flag raises it; real ones reach 3.3 MiB.
 pub const MAX_PACKET_BYTES: usize = 16 << 20;

@@ -175,7 +175,7 @@ impl Connection {
         client.enter(Stage::Streaming);
         // From now on a file says that the stream has not ended.
         stages.keep(&hub, &client, false, Vec::new()).await;
-        let mut need = stages.ingest.decode(&begun.bytes);
+        let mut need = stages.decode(&hub, &begun.bytes);
         // Bytes taken in without a pause for the others.
         let mut drained = 0;
         let read = loop {
@@ -184,6 +184,12 @@ impl Connection {
                 Err(error) => break Err(error),
                 Ok(Need::Nothing) => break Ok(true),
                 Ok(Need::More | Need::Skip(_)) => (),
+            }
+            if stages.has_rest() {
+                // The others come first.
+                yield_now().await;
+                need = stages.decode_rest(&hub);
+                continue;
             }
             if begun.whole {
                 break Ok(true);

@@ -24,6 +24,8 @@ pub struct Stages {
     pub ingest: Ingest,
     /// When it was heard.
     pub idle: Idle,
+    /// What came and is not decoded yet: what came before it was many events.
+    rest: Vec<u8>,
     frames: Frames,
     dropped: Frames,
     feed: Feed,
@@ -50,6 +52,7 @@ impl Stages {
         Stages {
             ingest,
             idle: Idle::new(flow.idle),
+            rest: Vec::new(),
             frames: Frames::default(),
             dropped: Frames::default(),
             feed,
@@ -62,16 +65,32 @@ impl Stages {
         }
     }
 
-    /// Decodes bytes into the hub's memory, after all that was decoded before is cut.
+    /// Decodes bytes into the hub's memory, after all that was decoded before is cut. Some may wait
+    /// for [`Stages::decode_rest`].
     ///
     /// # Errors
     /// As [`Ingest::decode`].
-    pub fn decode(&mut self, hub: &Hub, bytes: &[u8]) -> Result<Need> {
+    pub fn decode(&mut self, hub: &Hub, mut bytes: &[u8]) -> Result<Need> {
         let begun = Instant::now();
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
-        let need = self.ingest.decode(bytes);
+        let need = self.ingest.decode(&mut bytes);
+        self.rest.extend_from_slice(bytes);
         hub.worked(begun);
         need
+    }
+
+    /// Whether bytes wait to be decoded.
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// As [`Stages::decode`] of the bytes that wait.
+    ///
+    /// # Errors
+    /// As [`Ingest::decode`].
+    pub fn decode_rest(&mut self, hub: &Hub) -> Result<Need> {
+        let rest = std::mem::take(&mut self.rest);
+        self.decode(hub, &rest)
     }
 
     /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time

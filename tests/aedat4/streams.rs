@@ -1,9 +1,9 @@
 //! Several streams in a file: which one comes out, what is passed over, what is refused.
 
-use crate::files::{SENSOR, opening, packet, payload, stream};
-use crate::{Read, read_all_ways};
+use crate::files::{SENSOR, encoded, events, opening, packet, payload, stream};
+use crate::{COMPRESSIONS, Read, read_all_ways};
 use dvs_stream::codec::aedat4::Aedat4Decoder;
-use dvs_stream::codec::{Decoder, DecoderOptions, Need, Tally};
+use dvs_stream::codec::{AnyDecoder, Decoder, DecoderOptions, ENOUGH_EVENTS, Need, Tally};
 use dvs_stream::event::{Event, Polarity, SensorSize};
 
 const SMALL: SensorSize = SensorSize { width: 4, height: 3 };
@@ -108,5 +108,25 @@ fn the_table_ends_the_stream() {
         assert_eq!(read_stream(&bytes, None).events.len(), 4);
         let mut decoder = Aedat4Decoder::file(&DecoderOptions::default());
         assert_eq!(decoder.feed(&bytes, &mut Vec::new()).unwrap(), Need::Nothing);
+    }
+}
+
+#[test]
+fn of_many_packets_some_can_be_taken_at_a_time() {
+    const PACKET: usize = 10_000;
+    let events = events(30 * PACKET);
+    for compression in COMPRESSIONS {
+        let bytes = encoded(&events, compression, true);
+        let mut decoder = AnyDecoder::probing(None, &DecoderOptions::default());
+        let (mut rest, mut all) = (&bytes[..], Vec::new());
+        let mut need = Need::More;
+        while !rest.is_empty() && need != Need::Nothing {
+            let mut some = Vec::new();
+            need = decoder.feed_some(&mut rest, &mut some).unwrap();
+            assert!(some.len() < ENOUGH_EVENTS + PACKET, "{compression:?}: {}", some.len());
+            all.extend(some);
+        }
+        decoder.finish(&mut all).unwrap();
+        assert!(need == Need::Nothing && all == events, "{compression:?}");
     }
 }

@@ -12,7 +12,7 @@ mod table;
 
 pub use encode::Aedat4Encoder;
 
-use super::{Compression, Decoder, DecoderOptions, Format, Match, Need, Tally};
+use super::{Compression, Decoder, DecoderOptions, ENOUGH_EVENTS, Format, Match, Need, Tally};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor};
 use header::{Header, Kind};
@@ -148,6 +148,18 @@ impl Aedat4Decoder {
     /// For what a DV server sends: the same bytes without the first line.
     pub fn network(options: &DecoderOptions) -> Self {
         Aedat4Decoder { stage: Stage::HeaderLength, ..Aedat4Decoder::file(options) }
+    }
+
+    /// Takes all of `rest`, or as much as fills `out` to `enough` events.
+    fn steps(&mut self, rest: &mut &[u8], enough: usize, out: &mut Vec<Event>) -> Result<Need> {
+        loop {
+            if let Some(need) = self.step(rest, out)? {
+                return Ok(need);
+            }
+            if out.len() >= enough && !rest.is_empty() {
+                return Ok(Need::More);
+            }
+        }
     }
 
     /// Takes some of `rest`; returns what is needed once there is not enough of it.
@@ -433,13 +445,12 @@ impl Aedat4Decoder {
 }
 
 impl Decoder for Aedat4Decoder {
-    fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
-        let mut rest = bytes;
-        loop {
-            if let Some(need) = self.step(&mut rest, out)? {
-                return Ok(need);
-            }
-        }
+    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        self.steps(&mut bytes, usize::MAX, out)
+    }
+
+    fn feed_some(&mut self, bytes: &mut &[u8], out: &mut Vec<Event>) -> Result<Need> {
+        self.steps(bytes, out.len() + ENOUGH_EVENTS, out)
     }
 
     fn skipped(&mut self, n: u64) {
