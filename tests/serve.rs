@@ -424,6 +424,15 @@ fn who_does_not_read_misses_the_oldest_and_slows_nobody() {
     server.end();
 }
 
+#[test]
+fn who_reads_misses_nothing_however_little_may_wait() {
+    let server = Server::tcp(&["--outbox", "16"]);
+    let bytes = busy(3000, 8, 1);
+    let lines = play(server.connect(), &bytes, &[bytes.len()]);
+    assert_eq!(nameless(&lines), nameless(&replay(&bytes, &[]).0));
+    server.end();
+}
+
 /// The most memory that a server has had so far, in bytes.
 fn peak_memory(server: &Server) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();

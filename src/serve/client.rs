@@ -132,9 +132,8 @@ impl Client {
     }
 
     /// Writes what the socket takes; the rest is left to the connection's task. Gives the number
-    /// of lines for which there was no room.
+    /// of lines for which there was no room: none before the client was waited for.
     pub fn write(&self) -> u64 {
-        let missed = self.outbox.borrow_mut().trim();
         if self.broken.get() {
             let mut outbox = self.outbox.borrow_mut();
             let n = outbox.waiting().len();
@@ -142,7 +141,7 @@ impl Client {
         } else if self.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.wake();
         }
-        missed
+        if self.lags.get() { self.outbox.borrow_mut().trim() } else { 0 }
     }
 
     /// Writes what waits; pending while the socket takes no more.
@@ -187,8 +186,11 @@ impl Client {
         poll_fn(|cx| {
             self.remember(cx);
             let _ = self.poll_write(cx);
-            let over = self.broken.get() || hub.is_stopping();
-            if self.is_held() && !over { Poll::Pending } else { Poll::Ready(()) }
+            if self.is_held() && hub.is_stopping() {
+                // There is no time left to wait for it.
+                self.lags.set(true);
+            }
+            if self.is_held() && !self.broken.get() { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
     }
