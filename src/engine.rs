@@ -14,10 +14,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
-use crate::prediction::{Losses, Record, Records, Totals};
+use crate::prediction::{Record, Records, Totals};
 use crate::ring::{FrameReceiver, FrameSender, Item, Saver, StreamEnd, ring};
 use crate::session::{Rules, Session, SlotState};
-use crate::telemetry::{EngineMeters, StreamMeters};
+use crate::telemetry::{EngineMeters, StreamMeters, WindowMeters};
 
 /// Where the engine's records go.
 pub trait Outlet {
@@ -45,10 +45,6 @@ pub struct Resumed {
     pub slot: SlotState,
     /// What ingest had counted.
     pub counted: Totals,
-    /// The part of it that windows had told.
-    pub told: Totals,
-    /// What came after it was saved is lost.
-    pub restarted: bool,
 }
 
 /// What a stream may have of its own when it begins.
@@ -88,6 +84,7 @@ pub struct Feed {
     id: u64,
     frames: FrameSender,
     room: Receiver<()>,
+    meters: StreamMeters,
     /// Dropped after the ring's end, so that the engine sees the loss which it tells of.
     bell: Bell,
 }
@@ -112,7 +109,7 @@ struct Opened {
     stream: Stream,
     frames: FrameReceiver,
     room: Sender<()>,
-    meters: StreamMeters,
+    meters: WindowMeters,
     begin: Begin,
 }
 
@@ -141,13 +138,12 @@ impl Port {
         let (room_in, room) = bounded(1);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let stream = Stream { id, name: name.to_owned() };
-        let mut meters = StreamMeters::new(series);
-        if let Some(Resumed { counted, told, restarted, .. }) = begin.resumed.as_deref() {
-            meters.resume(*counted, *told, *restarted);
-        }
-        let opened = Opened { stream, frames: receiver, room: room_in, meters, begin };
+        let counted = begin.resumed.as_ref().map(|resumed| resumed.counted).unwrap_or_default();
+        let meters = StreamMeters::new(series, counted);
+        let windows = WindowMeters::new(series);
+        let opened = Opened { stream, frames: receiver, room: room_in, meters: windows, begin };
         self.streams.send(opened).map_err(|_| EngineGone)?;
-        Ok(Feed { id, frames: sender, room, bell: Bell(self.bell.clone()) })
+        Ok(Feed { id, frames: sender, room, meters, bell: Bell(self.bell.clone()) })
     }
 }
 
@@ -155,6 +151,11 @@ impl Feed {
     /// The stream's [`Stream::id`].
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// So much was counted of the stream by now, be it told by a window or not.
+    pub fn count(&mut self, totals: &Totals) {
+        self.meters.raise_to(totals);
     }
 
     /// Hands a batch on and leaves an empty one in its place, if the ring has room; says whether.
@@ -200,6 +201,7 @@ impl Feed {
     /// # Errors
     /// When the engine is gone.
     pub fn end(mut self, end: StreamEnd) -> std::result::Result<(), EngineGone> {
+        self.count(&end.totals);
         self.put(Item::End(end))
     }
 
@@ -343,17 +345,13 @@ impl Engine {
             let Some(Opened { frames, room, meters, .. }) = &mut self.slots[slot] else { continue };
             match frames.try_recv() {
                 Some(Item::Frames(batch)) => {
-                    let mut losses = Losses::default();
-                    batch.windows().iter().for_each(|window| losses += window.losses);
-                    let events = batch.windows().iter().map(|w| u64::from(w.events)).sum();
-                    meters.windows(batch.len() as u64, events, losses);
+                    meters.windows(batch.len());
                     meters.ring(batch.len());
                     self.brought.push(SlotFrames { slot, frames: batch });
                 }
                 // What came before it was stepped in an earlier turn.
                 Some(Item::Save(Saver(take))) => take(self.session.save(slot)?),
                 Some(Item::End(end)) => {
-                    meters.raise_to(&end.totals);
                     meters.ring(0);
                     self.ended.push((slot, end));
                 }

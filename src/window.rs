@@ -127,14 +127,6 @@ impl Place {
         Totals { duration_us: self.totals.duration_us + open_us, ..self.totals }
     }
 
-    /// What was counted without that which the open window will tell.
-    pub fn told(&self) -> Totals {
-        let mut told = self.totals();
-        told.events -= u64::from(self.events) + self.losses.total();
-        told.losses -= self.losses;
-        told
-    }
-
     fn is_open(&self) -> bool {
         self.end_us > 0
     }

@@ -6,7 +6,7 @@ use dvs_stream::decide::{Readout, Silence};
 use dvs_stream::frame::{Frames, SlotFrames};
 use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
-use dvs_stream::prediction::{Losses, Record, Records};
+use dvs_stream::prediction::{Record, Records};
 use dvs_stream::serve::{Settings, Snapshot};
 use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::window::{Origin, Partial, WindowConfig, Windower, gap_windows};
@@ -186,30 +186,6 @@ proptest! {
         stream.finish();
         told.extend(stream.told(n_classes));
         prop_assert_eq!(told, whole.told(n_classes));
-    }
-
-    #[test]
-    fn what_windows_have_told_and_will_tell_is_all(events in events(), setup in setups()) {
-        let model = model();
-        let mut stream = Stream::new(&model, &setup, 0);
-        stream.feed(&events);
-        let place = stream.save().ingest.windower.place;
-        let (mut lost, mut held) = (Losses::default(), 0);
-        // The engine counts by windows.
-        let format = by_name("faery-t32").ok();
-        let mut ingest = Ingest::new(Reading { format, ..Reading::default() }, setup.window, None);
-        ingest.feed(events.as_flattened(), &mut |frames| {
-            for window in frames.windows() {
-                lost += window.losses;
-                held += u64::from(window.events);
-            }
-            frames.clear();
-            Ok(())
-        }).unwrap();
-        prop_assert_eq!(place.told().events, held + lost.total());
-        prop_assert_eq!(place.told().losses, lost);
-        prop_assert_eq!(place.totals(), ingest.totals());
-        prop_assert_eq!(place.totals().events, events.len() as u64);
     }
 }
 

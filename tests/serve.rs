@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dvs_stream::codec::aedat4::Aedat4Encoder;
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
@@ -19,6 +19,7 @@ use server::{PATIENCE, PROGRAM, Server, rest_of};
 use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
+const RESTARTS: &str = "dvs_restarts_total{stream=\"anonymous\"}";
 
 /// A server whose standard error is heard.
 fn plain(flags: &[&str], listeners: usize) -> Server {
@@ -539,6 +540,24 @@ fn metrics_are_what_the_senders_know() {
         let typed = |name: &str| text.contains(&format!("# TYPE {name} "));
         assert!(typed(name) || plain.is_some_and(typed), "{line}");
     }
+    server.end();
+}
+
+#[test]
+fn restarts_are_counted_as_they_come() {
+    let server = with_http(&[]);
+    let mut stream = server.connect();
+    stream.write_all(&busy(2000, 8, 0)).unwrap();
+    // The clock has jumped back: 1000 events are late, then it is believed.
+    stream.write_all(&busy(1000, 8, 0)[b"#!AER-DAT2.0\r\n".len()..]).unwrap();
+    let restarts = || metric(&get(&server, "/metrics", None).1, RESTARTS);
+    let begun = Instant::now();
+    while restarts() < 1.0 {
+        assert!(begun.elapsed() < PATIENCE, "no restart");
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(last(&rest_of(stream))["restarts"], 1);
+    assert_eq!(restarts(), 1.0);
     server.end();
 }
 

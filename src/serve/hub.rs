@@ -405,6 +405,8 @@ impl Seat {
             last: Cell::new(None),
         };
         self.hub.routes.borrow_mut().insert(feed.id(), Rc::new(route));
+        // It has its slot from now on, whatever it sends.
+        self.hub.ring();
         Ok(feed)
     }
 }

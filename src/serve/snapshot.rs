@@ -123,11 +123,11 @@ impl Snapshot {
     pub fn resume(self) -> (IngestState, Resumed) {
         let Snapshot { mut ingest, slot, ended, .. } = self;
         let place = &mut ingest.windower.place;
-        let (counted, told) = (place.totals(), place.told());
+        let counted = place.totals();
         if !ended {
             place.count_restart();
         }
-        (ingest, Resumed { slot, counted, told, restarted: !ended })
+        (ingest, Resumed { slot, counted })
     }
 
     /// The bytes of its file.

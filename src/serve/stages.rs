@@ -118,6 +118,7 @@ impl Stages {
         }
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
         self.idle.look(&self.ingest);
+        self.feed.count(&self.ingest.totals());
     }
 
     /// Whether windows wait for [`Stages::offer`].

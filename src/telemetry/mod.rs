@@ -9,69 +9,69 @@ pub use registry::Registry;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::prediction::{Losses, Totals};
+use crate::prediction::Totals;
 
-/// Series of one stream.
+/// Series of what a stream has sent.
 pub struct StreamMeters {
     received: Counter,
     lost: [Counter; 4],
-    windows: Counter,
     restarts: Counter,
-    ring: Gauge,
-    /// What the stream has told.
     counted: Totals,
-    /// What was counted before this stream went on from there.
-    before: Totals,
 }
 
 impl StreamMeters {
-    /// Handles for `stream`.
-    pub fn new(stream: &str) -> Self {
+    /// Handles for `stream`, of which so much was counted before.
+    pub fn new(stream: &str, counted: Totals) -> Self {
         let lost = |reason: &'static str| counter!("dvs_events_lost_total", "stream" => stream.to_owned(), "reason" => reason);
         StreamMeters {
             received: counter!("dvs_events_received_total", "stream" => stream.to_owned()),
             lost: [lost("late"), lost("outside"), lost("overflow"), lost("malformed")],
-            windows: counter!("dvs_windows_total", "stream" => stream.to_owned()),
             restarts: counter!("dvs_restarts_total", "stream" => stream.to_owned()),
-            ring: gauge!("dvs_ring_frames", "stream" => stream.to_owned()),
-            counted: Totals::default(),
-            before: Totals::default(),
+            counted,
         }
     }
 
-    /// The stream goes on from where so much was counted, of which so much was told; if
-    /// `restarted`, with a loss.
-    pub fn resume(&mut self, counted: Totals, told: Totals, restarted: bool) {
-        (self.counted, self.before) = (told, counted);
-        self.raise_to(&Totals { restarts: counted.restarts + u64::from(restarted), ..told });
+    /// Brings the counters to the stream's totals.
+    pub fn raise_to(&mut self, totals: &Totals) {
+        let raise = |counter: &Counter, new: u64, old: u64| {
+            if new > old {
+                counter.increment(new - old);
+            }
+        };
+        let (new, old) = (totals.losses, self.counted.losses);
+        raise(&self.received, totals.events, self.counted.events);
+        raise(&self.restarts, totals.restarts, self.counted.restarts);
+        raise(&self.lost[0], new.late, old.late);
+        raise(&self.lost[1], new.outside, old.outside);
+        raise(&self.lost[2], new.overflow, old.overflow);
+        raise(&self.lost[3], new.malformed, old.malformed);
+        self.counted = *totals;
+    }
+}
+
+/// Series of a stream's windows.
+pub struct WindowMeters {
+    windows: Counter,
+    ring: Gauge,
+}
+
+impl WindowMeters {
+    /// Handles for `stream`.
+    pub fn new(stream: &str) -> Self {
+        WindowMeters {
+            windows: counter!("dvs_windows_total", "stream" => stream.to_owned()),
+            ring: gauge!("dvs_ring_frames", "stream" => stream.to_owned()),
+        }
     }
 
-    /// Counts windows that the engine took, with their events and losses.
-    pub fn windows(&mut self, windows: u64, events: u64, losses: Losses) {
-        self.windows.increment(windows);
-        let mut totals = self.counted;
-        totals.events += events + losses.total();
-        totals.losses += losses;
-        self.raise_to(&totals);
+    /// The engine took so many windows.
+    pub fn windows(&self, windows: usize) {
+        self.windows.increment(windows as u64);
     }
 
     /// Windows that waited in the stream's ring when the engine came.
     pub fn ring(&self, windows: usize) {
         self.ring.set(windows as f64);
-    }
-
-    /// Brings the counters to the stream's totals.
-    pub fn raise_to(&mut self, totals: &Totals) {
-        let by = |new: u64, old: u64, before: u64| new.saturating_sub(old.max(before));
-        let (own, before) = (self.counted, self.before);
-        self.received.increment(by(totals.events, own.events, before.events));
-        self.restarts.increment(by(totals.restarts, own.restarts, before.restarts));
-        let (new, own, before) = (totals.losses, own.losses, before.losses);
-        self.lost[0].increment(by(new.late, own.late, before.late));
-        self.lost[1].increment(by(new.outside, own.outside, before.outside));
-        self.lost[2].increment(by(new.overflow, own.overflow, before.overflow));
-        self.lost[3].increment(by(new.malformed, own.malformed, before.malformed));
-        self.counted = *totals;
     }
 }
 
