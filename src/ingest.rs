@@ -236,6 +236,11 @@ impl Ingest {
         Ok(())
     }
 
+    /// As [`Decoder::has_begun`].
+    pub fn has_begun(&self) -> bool {
+        self.decoder.has_begun()
+    }
+
     /// What was counted so far over all passes.
     pub fn totals(&self) -> Totals {
         self.windower.totals()

@@ -110,10 +110,20 @@ fn a_unix_server_reads_as_the_recording() {
 fn nonsense_damage_and_silence_are_told_and_dialled_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("dv://{}", listener.local_addr().unwrap());
-    let http = ["--port", "0", "--http", "0", "--header-timeout", "300ms"];
+    let times = ["--header-timeout", "300ms", "--idle-timeout", "5s"];
+    let http = [&["--port", "0", "--http", "0"][..], &times].concat();
     let mut server = dialling(&url, &http, 2);
     let deck = deck_as_dv();
     let cut = &deck[..deck.len() / 2];
+    // One that keeps silent is left by itself.
+    let silent_after = |begun: &[u8], server: &mut Server| {
+        let (mut silent, _) = listener.accept().unwrap();
+        silent.write_all(begun).unwrap();
+        let warning = server.warning();
+        assert!(warning.contains("no header"), "{warning}");
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    };
+    silent_after(&deck[..1], &mut server);
     for (bytes, told) in [
         (&b"GET / HTTP/1.1\r\n\r\n, and some more of it"[..], "byte"),
         (b"", "it sent nothing"),
@@ -123,11 +133,7 @@ fn nonsense_damage_and_silence_are_told_and_dialled_again() {
         let warning = server.warning();
         assert!(warning.contains(&url) && warning.contains(told), "{warning}, not {told}");
     }
-    // One that keeps silent is left by itself.
-    let (mut silent, _) = listener.accept().unwrap();
-    let warning = server.warning();
-    assert!(warning.contains("no header"), "{warning}");
-    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    silent_after(b"", &mut server);
     let (mut sound, _) = listener.accept().unwrap();
     sound.write_all(&deck).unwrap();
     drop(sound);

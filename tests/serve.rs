@@ -379,6 +379,37 @@ fn silent_and_dripping_clients_are_let_go() {
 }
 
 #[test]
+fn a_header_that_drips_is_let_go_and_one_that_is_whole_may_wait() {
+    let server = Server::tcp(&["--header-timeout", "300ms"]);
+    let mut whole = server.connect();
+    whole.write_all(b"#!AER-DAT2.0\r\n").unwrap();
+    for (begun, drip) in
+        [(&b"#!AER-DAT2.0\r\n# "[..], b" "), (b"#!AER-DAT4.0\r\n\xdc\x02\0\0", b"\0")]
+    {
+        let mut dripping = server.connect();
+        dripping.write_all(begun).unwrap();
+        let reader = dripping.try_clone().unwrap();
+        let lines = thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    if dripping.write_all(drip).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+            rest_of(reader)
+        });
+        assert!(lines.contains("no header came within 0.3 s"), "{lines}");
+        assert_eq!(last(&lines)["type"], "summary");
+    }
+    // Its header was read long ago, and its events come now.
+    let events = &busy(50, 40, 0)[b"#!AER-DAT2.0\r\n".len()..];
+    assert_eq!(last(&play(whole, events, &[4096]))["windows"], 50);
+    server.end();
+}
+
+#[test]
 fn where_it_is_asked_for_silence_ends_a_segment() {
     let server = Server::tcp(&["-q", "--idle", "20ms", "--gap", "2ms"]);
     let mut stream = server.connect();

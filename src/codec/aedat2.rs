@@ -243,6 +243,10 @@ impl<const N: usize> Decoder for JaerDecoder<N> {
         Ok(())
     }
 
+    fn has_begun(&self) -> bool {
+        self.header.as_ref().is_none_or(HeaderLines::may_have_ended)
+    }
+
     fn sensor(&self) -> Sensor {
         self.sensor
     }

@@ -134,6 +134,10 @@ impl Decoder for Aedat3 {
         Err(malformed(offset, what))
     }
 
+    fn has_begun(&self) -> bool {
+        !matches!(self.state, State::Header(_))
+    }
+
     fn sensor(&self) -> Sensor {
         self.sensor
     }

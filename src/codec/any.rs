@@ -168,6 +168,10 @@ impl Decoder for AnyDecoder {
         }
     }
 
+    fn has_begun(&self) -> bool {
+        self.decoder().is_some_and(Decoder::has_begun)
+    }
+
     fn sensor(&self) -> Sensor {
         self.decoder().map(Decoder::sensor).unwrap_or_default()
     }

@@ -230,6 +230,10 @@ impl Decoder for Csv {
         }
     }
 
+    fn has_begun(&self) -> bool {
+        self.columns.is_some()
+    }
+
     fn sensor(&self) -> Sensor {
         Sensor { size: self.columns.and_then(|columns| columns.size), ..Sensor::default() }
     }

@@ -26,6 +26,11 @@ impl HeaderLines {
         self.n_bytes
     }
 
+    /// Whether what has come is whole lines: the header may go on or be over.
+    pub(super) fn may_have_ended(&self) -> bool {
+        self.n_bytes > 0 && self.line.is_empty()
+    }
+
     /// Bytes taken back at the header's end: they began like a line and are data.
     pub(super) fn take_data(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.line)

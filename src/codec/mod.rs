@@ -89,6 +89,11 @@ pub trait Decoder: Send {
     /// When it ended inside a record; what came before is in `out`.
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()>;
 
+    /// Whether all that stands before the events has come; where nothing does, it has.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
     /// What the stream says of its sensor; settled before the first event comes out.
     fn sensor(&self) -> Sensor;
 

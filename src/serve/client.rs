@@ -35,7 +35,7 @@ pub enum Call {
 /// What a connection is at; each has its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Saying what it will send.
+    /// Saying what it will send, to the end of the recording's header.
     Opening,
     /// Sending events.
     Streaming,
@@ -94,6 +94,13 @@ impl Client {
     pub fn enter(&self, stage: Stage) {
         self.stage.set(stage);
         self.moved.set(Instant::now());
+        // What it was late for is done.
+        self.call.set(self.call.get().filter(|call| *call != Call::Late));
+    }
+
+    /// What it is at.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
     }
 
     /// Wakes the connection's task.

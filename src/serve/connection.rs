@@ -129,13 +129,26 @@ impl Connection {
                 Input::Lost(source) => {
                     Err(Error::Io { what: "it sent nothing".to_owned(), source })
                 }
-                Input::Call(Call::Late) => {
-                    let seconds = self.hub.limits.header_timeout.as_secs_f64();
-                    let what = format!("no header came within {seconds} s (--header-timeout)");
-                    Err(Error::Unsupported(what))
-                }
+                Input::Call(Call::Late) => Err(self.late()),
             };
         }
+    }
+
+    /// What an open stream is late for.
+    fn late(&self) -> Error {
+        let limits = &self.hub.limits;
+        Error::Unsupported(match self.client.stage() {
+            Stage::Opening => {
+                let seconds = limits.header_timeout.as_secs_f64();
+                format!("no header came within {seconds} s (--header-timeout)")
+            }
+            Stage::Streaming | Stage::Leaving => {
+                let seconds = limits.idle_timeout.as_secs_f64();
+                format!(
+                    "nothing was received for {seconds} s, so the stream was ended (--idle-timeout)"
+                )
+            }
+        })
     }
 
     /// Reads the first line, if there is one; `None` where nothing is to be told of a stream.
@@ -172,13 +185,15 @@ impl Connection {
     /// Bytes to frames until the stream ends, and its summary; its events, and why it ended early.
     async fn events(&mut self, begun: Begun, mut stages: Stages) -> (u64, Result<()>) {
         let (hub, client) = (self.hub.clone(), self.client.clone());
-        client.enter(Stage::Streaming);
         // From now on a file says that the stream has not ended.
         stages.keep(&hub, &client, false, Vec::new()).await;
         let mut need = stages.decode(&hub, &begun.bytes);
         // Bytes taken in without a pause for the others.
         let mut drained = 0;
         let read = loop {
+            if client.stage() == Stage::Opening && stages.ingest.has_begun() {
+                client.enter(Stage::Streaming);
+            }
             stages.pass_on(&hub, &client).await;
             match need {
                 Err(error) => break Err(error),
@@ -218,13 +233,7 @@ impl Connection {
                     break Err(Error::Io { what, source });
                 }
                 Input::Call(Call::Stop) => break Ok(false),
-                Input::Call(Call::Late) => {
-                    let seconds = hub.limits.idle_timeout.as_secs_f64();
-                    break Err(Error::Unsupported(format!(
-                        "nothing was received for {seconds} s, so the stream was ended \
-                         (--idle-timeout)"
-                    )));
-                }
+                Input::Call(Call::Late) => break Err(self.late()),
             };
         };
         let mut finished = Ok(());

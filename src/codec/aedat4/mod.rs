@@ -468,6 +468,10 @@ impl Decoder for Aedat4Decoder {
         self.truncated().map_or(Ok(()), Err)
     }
 
+    fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Mark | Stage::HeaderLength | Stage::Header { .. })
+    }
+
     fn sensor(&self) -> Sensor {
         self.sensor
     }

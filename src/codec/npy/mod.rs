@@ -90,6 +90,10 @@ impl Decoder for Npy {
         Err(malformed(self.offset, what))
     }
 
+    fn has_begun(&self) -> bool {
+        self.table.is_some()
+    }
+
     fn sensor(&self) -> Sensor {
         Sensor::default()
     }
