@@ -435,6 +435,37 @@ fn a_damaged_state_is_said_and_the_stream_starts_afresh() {
     assert_eq!(warnings.lines().count() as f64, damaged);
 }
 
+/// A folder whose disk never gives the state of the stream `cam`.
+fn hanging() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("mkfifo").arg(state_file(folder.path(), "cam")).status();
+    assert!(made.unwrap().success());
+    folder
+}
+
+#[test]
+fn a_disk_that_hangs_is_said_and_the_stream_starts_afresh() {
+    let folder = hanging();
+    let server = start(folder.path(), &["--header-timeout", "300ms"]);
+    let bytes = recording(&events(3)[..500]);
+    assert_eq!(server.say("cam", &bytes), replay("cam", &bytes, &[]));
+    assert_eq!(server.snapshots("damaged"), 1.0);
+    let warnings = server.end();
+    let first = warnings.lines().next().unwrap();
+    assert!(first.contains("cam.dvs-state") && first.contains("afresh"), "{warnings}");
+}
+
+#[test]
+fn a_disk_that_hangs_lets_a_client_go_when_the_server_ends() {
+    let folder = hanging();
+    let times = ["--header-timeout", "90s", "--shutdown-timeout", "90s"];
+    let server = start(folder.path(), &[&times[..], &["--max-streams", "1"]].concat());
+    let waiting = server.send("cam", b"");
+    until(|| server.request("GET /readyz", "").0 == 503);
+    server.signal("-TERM");
+    assert_eq!(rest_of(waiting), [""; 0]);
+}
+
 #[test]
 fn the_state_of_another_model_view_or_readout_is_not_used() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -100,12 +101,17 @@ impl Connection {
         let mut ingest = config.ingest();
         let keeper = self.hub.keeper.as_ref().filter(|_| hello.stream.is_some());
         let kept = keeper.map(|keeper| keeper.stream(name, &config));
-        if let Some(kept) = kept.as_ref().filter(|_| hello.resume != Some(false))
-            && let Some(snapshot) = kept.recall().await
-        {
-            let (saved, resumed) = snapshot.resume();
-            ingest.restore(&saved)?;
-            seat.resume(resumed);
+        if let Some(kept) = kept.as_ref().filter(|_| hello.resume != Some(false)) {
+            match self.unless_called(kept.recall()).await {
+                Ok(Some(snapshot)) => {
+                    let (saved, resumed) = snapshot.resume();
+                    ingest.restore(&saved)?;
+                    seat.resume(resumed);
+                }
+                Ok(None) => (),
+                Err(Call::Late) => kept.give_up(self.hub.limits.header_timeout),
+                Err(Call::Stop) => return Ok(()),
+            }
         }
         let feed = seat.open(name, hello.stream.is_some(), &self.client)?;
         self.client.kept.set(kept.is_some());
@@ -113,6 +119,28 @@ impl Connection {
         // Its end stands in its records.
         let _ = self.events(begun, stages).await;
         Ok(())
+    }
+
+    /// Waits for something that is none of the client's doing, but no longer than for its header,
+    /// which has its whole time after that.
+    async fn unless_called<T>(
+        &self,
+        what: impl Future<Output = T>,
+    ) -> std::result::Result<T, Call> {
+        let client = &self.client;
+        client.enter(Stage::Opening);
+        let mut what = pin!(what);
+        let done = poll_fn(|cx| {
+            client.remember(cx);
+            match (what.as_mut().poll(cx), client.take_call()) {
+                (Poll::Ready(done), None | Some(Call::Late)) => Poll::Ready(Ok(done)),
+                (_, Some(call)) => Poll::Ready(Err(call)),
+                (Poll::Pending, None) => Poll::Pending,
+            }
+        })
+        .await;
+        client.enter(Stage::Opening);
+        done
     }
 
     /// What comes first of a server that was dialled; `None` where it is to be left.

@@ -40,6 +40,34 @@ pub struct Keeping {
     pub within: Duration,
 }
 
+/// What is told of states, by either side of the thread.
+#[derive(Clone)]
+struct Teller {
+    folder: PathBuf,
+    meters: SnapshotMeters,
+    warn: UnboundedSender<String>,
+}
+
+impl Teller {
+    fn path(&self, stream: &str) -> PathBuf {
+        self.folder.join(format!("{stream}.{EXTENSION}"))
+    }
+
+    fn say(&self, what: String) {
+        // Nobody hears when the server has ended.
+        let _ = self.warn.send(what);
+    }
+
+    /// The stream's state is not gone on from.
+    fn unusable(&self, stream: &str, Unusable(result, why): Unusable) {
+        self.meters.count(result);
+        if result != SnapshotResult::Expired {
+            let path = self.path(stream);
+            self.say(format!("{}: {why}; the stream starts afresh", path.display()));
+        }
+    }
+}
+
 impl Keeping {
     /// Makes the folder and tries to write there.
     ///
@@ -66,6 +94,7 @@ pub type Reply = UnboundedSender<bool>;
 pub struct Keeper {
     jobs: Sender<Job>,
     queued: Arc<AtomicUsize>,
+    teller: Teller,
     /// Digest of the model's file.
     model: Arc<str>,
 }
@@ -98,15 +127,17 @@ impl Keeper {
         warn: UnboundedSender<String>,
     ) -> Result<Self> {
         let (jobs, taken) = channel();
-        let keeper = Keeper { jobs, queued: Arc::default(), model: model.into() };
+        let (folder, meters) = (keeping.folder.clone(), SnapshotMeters::default());
+        let teller = Teller { folder, meters, warn };
+        let keeper =
+            Keeper { jobs, queued: Arc::default(), teller: teller.clone(), model: model.into() };
         let worker = Worker {
             keeping: keeping.clone(),
             trial: Session::new(network, rules, 1)?,
             kept: HashSet::new(),
             failing: false,
             queued: keeper.queued.clone(),
-            meters: SnapshotMeters::default(),
-            warn,
+            teller,
         };
         let thread = std::thread::Builder::new().name("states".to_owned());
         thread.spawn(move || worker.run(&taken)).map_err(|source| Error::Io {
@@ -163,6 +194,12 @@ impl Kept {
         recalled.await.unwrap_or_default()
     }
 
+    /// The state could not be had so soon, and the stream is to start afresh.
+    pub fn give_up(&self, within: Duration) {
+        let why = format!("it could not be read within {} s", within.as_secs_f64());
+        self.keeper.teller.unusable(&self.stream, Unusable(SnapshotResult::Damaged, why));
+    }
+
     /// Takes the state of the stream's slot, and has it written with that of its ingest.
     pub fn saver(
         &self,
@@ -188,8 +225,7 @@ struct Worker {
     /// The last state could not be written; said once until one can.
     failing: bool,
     queued: Arc<AtomicUsize>,
-    meters: SnapshotMeters,
-    warn: UnboundedSender<String>,
+    teller: Teller,
 }
 
 /// Why a state is not gone on from.
@@ -207,8 +243,10 @@ impl Worker {
                     }
                 }
                 Job::Read { stream, settings, reply } => {
-                    // A client that has gone wants it no more.
-                    let _ = reply.send(self.read(&stream, &settings));
+                    // A client that has gone, or has waited long enough, wants it no more.
+                    if !reply.is_closed() {
+                        let _ = reply.send(self.read(&stream, &settings));
+                    }
                 }
                 Job::Sweep => self.sweep(),
                 Job::End(reply) => {
@@ -218,32 +256,23 @@ impl Worker {
         }
     }
 
-    fn path(&self, stream: &str) -> PathBuf {
-        self.keeping.folder.join(format!("{stream}.{EXTENSION}"))
-    }
-
-    fn say(&self, what: String) {
-        // Nobody hears when the server has ended.
-        let _ = self.warn.send(what);
-    }
-
     fn write(&mut self, stream: &str, bytes: Result<Vec<u8>>) -> bool {
         self.queued.fetch_sub(bytes.as_ref().map_or(0, Vec::len), Ordering::Relaxed);
         let full = !self.kept.contains(stream) && self.kept.len() >= MAX_FILES;
         let written = bytes.and_then(|bytes| match full {
             true => Err(Error::Unsupported(format!("{MAX_FILES} others are kept already"))),
-            false => store::replace(&self.path(stream), &bytes),
+            false => store::replace(&self.teller.path(stream), &bytes),
         });
         let result = match &written {
             Ok(()) => SnapshotResult::Written,
             Err(_) => SnapshotResult::Failed,
         };
-        self.meters.count(result);
+        self.teller.meters.count(result);
         match &written {
             Ok(()) => {
                 self.kept.insert(stream.to_owned());
             }
-            Err(error) if !self.failing => self.say(format!(
+            Err(error) if !self.failing => self.teller.say(format!(
                 "the state of stream {stream} cannot be kept, so it may not go on from here: {error}"
             )),
             Err(_) => (),
@@ -253,21 +282,17 @@ impl Worker {
     }
 
     fn read(&mut self, stream: &str, settings: &Settings) -> Option<Box<Snapshot>> {
-        let path = self.path(stream);
-        let bytes = read_bounded(&path, MAX_SNAPSHOT_BYTES);
+        let bytes = read_bounded(&self.teller.path(stream), MAX_SNAPSHOT_BYTES);
         if matches!(&bytes, Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound) {
             return None;
         }
         match self.usable(bytes, stream, settings) {
             Ok(snapshot) => {
-                self.meters.count(SnapshotResult::Resumed);
+                self.teller.meters.count(SnapshotResult::Resumed);
                 Some(Box::new(snapshot))
             }
-            Err(Unusable(result, why)) => {
-                self.meters.count(result);
-                if result != SnapshotResult::Expired {
-                    self.say(format!("{}: {why}; the stream starts afresh", path.display()));
-                }
+            Err(unusable) => {
+                self.teller.unusable(stream, unusable);
                 None
             }
         }

@@ -147,6 +147,7 @@ pub enum SnapshotResult {
 }
 
 /// Series of the states that are kept of streams.
+#[derive(Clone)]
 pub struct SnapshotMeters([Counter; 6]);
 
 impl Default for SnapshotMeters {
