@@ -149,7 +149,7 @@ const FAULTS: &[Fault] = &[
             all.extend((0..30).map(|k| t64(10_000 + 10_000 * k, 100)));
             datagrams(server, &all)
         },
-        counted: ("dvs_restarts_total", &[], Some(2)),
+        counted: ("dvs_restarts_total", &[], Some(1)),
     },
     Fault {
         what: "a thousand connections at once",
