@@ -679,11 +679,29 @@ fn only_a_token_lets_clients_in() {
 }
 
 #[test]
+fn a_token_without_quotes_is_repeated_to_nobody() {
+    let server = Server::tcp(&["-v"]);
+    let lines = say(&server, b"dvs-stream {\"token\":12345678}\n");
+    let (_, _, err) = server.terminated();
+    for told in [lines, err] {
+        assert!(told.contains("token: expected a string") && !told.contains("1234"), "{told}");
+    }
+}
+
+#[test]
 fn beyond_loopback_it_warns() {
     let server = plain(&["--port", "0", "--bind", "0.0.0.0"], 1);
     let (code, _, err) = server.terminated();
     assert_eq!(code, Some(0));
     assert!(err.starts_with("warning: ") && err.contains("--token-file"), "{err}");
+    // Datagrams have no tokens.
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), "sesame\n").unwrap();
+    let path = tokens.path().to_str().unwrap();
+    let flags = ["--port", "0", "--udp", "0=jaer", "--token-file", path];
+    plain(&flags, 2).end();
+    let (_, _, err) = plain(&[&flags[..], &["--bind", "0.0.0.0"]].concat(), 2).terminated();
+    assert!(err.contains("datagrams ask for no token"), "{err}");
 }
 
 #[test]

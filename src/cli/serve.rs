@@ -53,7 +53,7 @@ pub struct ServeArgs {
     /// Port of /metrics, /livez, /readyz, /v1/streams, /v1/model, /v1/predictions; 0 picks one
     #[arg(long, value_name = "N")]
     http: Option<u16>,
-    /// Only clients with a token of this file are let in, one a line
+    /// Only clients with a token of this file are let in, one a line; datagrams have none
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Form of the logs on standard error; -v tells of streams, -vv of more

@@ -2,7 +2,8 @@
 //!
 //! Bytes in, wishes out; knows no socket.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::config::StreamConfig;
@@ -36,6 +37,7 @@ pub struct Hello {
     /// Whether it goes on where it was, if its state is kept; it does unless this says otherwise.
     pub resume: Option<bool>,
     /// What lets it in, where the server asks for it.
+    #[serde(deserialize_with = "secret")]
     pub token: Option<String>,
     sensor: Option<String>,
     polarity: Option<PolarityBit>,
@@ -50,6 +52,11 @@ pub struct Hello {
     gap: Option<String>,
     quiet: Option<u32>,
     min_confidence: Option<f32>,
+}
+
+/// A text that no error repeats.
+fn secret<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Option<String>, D::Error> {
+    Option::deserialize(value).map_err(|_| D::Error::custom("token: expected a string, in quotes"))
 }
 
 /// What the first bytes of a connection are.

@@ -291,11 +291,17 @@ async fn listen(hub: &Rc<Hub>, serve: &Serve, notice: &mut dyn FnMut(Notice)) ->
         receiving.push(spawn_local(udp::serve(hub.clone(), socket, source.format)));
     }
     let open = |address: &SocketAddr| !address.ip().is_loopback();
-    let udp = serve.udp.iter().map(|source| &source.address);
-    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).chain(udp).any(open) {
+    if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).any(open) {
         notice(Notice::Warning(
             "anybody who reaches this machine may send streams and read predictions: name \
              --token-file FILE, or listen on 127.0.0.1"
+                .to_owned(),
+        ));
+    }
+    if serve.udp.iter().map(|source| &source.address).any(open) {
+        notice(Notice::Warning(
+            "datagrams ask for no token, so anybody who reaches this machine may send streams: let \
+             a firewall say who does, or listen on 127.0.0.1"
                 .to_owned(),
         ));
     }
