@@ -603,7 +603,9 @@ fn http_tells_of_health_streams_and_model() {
     assert_eq!(get(&server, "/livez", None).0, 200);
     assert_eq!(get(&server, "/readyz", None).0, 200);
     assert_eq!(get(&server, "/nothing", None).0, 404);
-    assert_eq!(get(&server, "/v1/predictions?stream=../x", None).0, 400);
+    for query in ["stream=", "stream=%f", "stream=%ff", "name=x"] {
+        assert_eq!(get(&server, &format!("/v1/predictions?{query}"), None).0, 400, "{query}");
+    }
     let model: Value = serde_json::from_str(&get(&server, "/v1/model", None).1).unwrap();
     assert_eq!(model["card"]["labels"].as_array().unwrap().len(), 4);
     let mut stream = server.connect();
@@ -650,6 +652,53 @@ fn subscribers_hear_what_the_clients_get() {
     let own =
         told.lines().filter(|l| l.contains("\"stream\":\"one\"")).map(|l| l.to_owned() + "\n");
     assert_eq!(one, own.collect::<String>());
+}
+
+/// Sends requests over a connection whose answers are not read, until it takes no more.
+fn ask_deaf(server: &Server, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address("http")).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let requests = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(1000);
+    while stream.write_all(requests.as_bytes()).is_ok() {}
+    stream
+}
+
+#[test]
+fn who_asks_and_does_not_read_keeps_nobody_out() {
+    let server = with_http(&["--header-timeout", "1s"]);
+    let deaf: Vec<TcpStream> = thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..64).map(|_| scope.spawn(|| ask_deaf(&server, "/v1/model"))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    let begun = Instant::now();
+    let answered = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(server.address("http"))?;
+        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    while !answered().is_ok_and(|answer| answer.contains("alive")) {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(deaf);
+    server.end();
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_not_waited_for_at_the_end() {
+    let server = with_http(&["--patience", "100ms", "--shutdown-timeout", "30s"]);
+    let mut deaf = TcpStream::connect(server.address("http")).unwrap();
+    deaf.write_all(b"GET /v1/predictions HTTP/1.0\r\n\r\n").unwrap();
+    // More than lies in the outbox and in both sockets.
+    for k in 0..12 {
+        say(&server, &busy(10_000, 8, k));
+    }
+    let begun = Instant::now();
+    server.end();
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 mod server;
 
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Instant;
 
@@ -200,6 +201,32 @@ fn what_the_kernel_drops_is_counted() {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "{read} read, {lost} lost, of {sent}");
+    }
+}
+
+#[test]
+fn a_sender_can_be_subscribed_to() {
+    let flags = ["serve", "-q", "--udp", "0=faery-t64", "--http", "0", "--idle-timeout", "300ms"];
+    let server = Server::run(Command::new(PROGRAM).args(flags), 2);
+    let [own, other] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let name = format!("udp:{}", own.local_addr().unwrap());
+    let mut heard = Vec::new();
+    for asked in [name.clone(), name.replace(':', "%3a")] {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /v1/predictions?stream={asked} HTTP/1.0\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "HTTP/1.0 200 OK");
+        heard.push(lines);
+    }
+    for socket in [other, own] {
+        socket.send_to(&datagram(1_000_000, 100), server.address("udp")).unwrap();
+    }
+    for lines in heard {
+        let mut records = lines.filter_map(|line| Some(line.strip_prefix("data: ")?.to_owned()));
+        let record: Value = serde_json::from_str(&records.next().unwrap()).unwrap();
+        assert_eq!(record["stream"], name);
+        assert!(records.any(|line| line.starts_with("{\"type\":\"summary\"")));
     }
 }
 

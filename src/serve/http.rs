@@ -19,14 +19,16 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ACCEPT_PAUSE;
-use super::hello::check_name;
 use super::hub::Hub;
+use super::impatient::Impatient;
 use super::subscriber::Subscription;
 
 /// Connections at once.
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
 /// Longest head of a request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 16 << 10;
+/// Longest name of a stream that is subscribed to, in bytes: it may hold the path of a socket.
+const MAX_WANTED_BYTES: usize = 512;
 
 /// Time to write the states that a request asks for.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +54,7 @@ pub async fn accept(hub: Rc<Hub>, listener: TcpListener) {
             .header_read_timeout(hub.limits.header_timeout)
             .max_buf_size(MAX_REQUEST_BYTES)
             .serve_connection(
-                TokioIo::new(stream),
+                TokioIo::new(Impatient::new(stream, hub.limits.header_timeout)),
                 service_fn({
                     let hub = hub.clone();
                     move |request| {
@@ -202,8 +204,21 @@ fn wanted(query: Option<&str>) -> Result<Option<String>, String> {
     let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
     let stream = query.strip_prefix("stream=");
     let stream = stream.ok_or("the only parameter is ?stream=NAME\n")?;
-    check_name(stream).map_err(|error| format!("{error}\n"))?;
-    Ok(Some(stream.to_owned()))
+    let named = decoded(stream).filter(|name| (1..=MAX_WANTED_BYTES).contains(&name.len()));
+    let named = named.ok_or_else(|| {
+        format!("?stream= takes a name of 1 to {MAX_WANTED_BYTES} bytes, `%` as %25\n")
+    });
+    named.map(Some)
+}
+
+/// Text in which `%` and two digits are a byte; `None` where they are none, or not UTF-8 together.
+fn decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.bytes());
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        bytes.push(if byte == b'%' { (digit()? * 16 + digit()?) as u8 } else { byte });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn whole(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Answer> {

@@ -262,10 +262,12 @@ impl Hub {
         room.then(|| self.subscribers.subscribe(stream, self.limits.outbox_bytes))
     }
 
-    /// Tells subscribers that no more comes; says whether any are left.
-    pub fn end_subscriptions(&self) -> bool {
+    /// Tells subscribers that no more comes; says whether any are left that read: one has taken
+    /// something within the time that a client is waited for.
+    pub fn end_subscriptions(&self, since: Instant) -> bool {
         self.subscribers.end();
-        !self.subscribers.is_empty()
+        let last = self.subscribers.taken_at().map_or(since, |taken_at| taken_at.max(since));
+        !self.subscribers.is_empty() && last.elapsed() < self.limits.patience
     }
 
     /// A connection is there until what this gives is dropped.

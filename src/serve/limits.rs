@@ -52,7 +52,7 @@ pub struct Limits {
     pub read_bytes: usize,
     /// Bytes of answers that wait for a client.
     pub outbox_bytes: usize,
-    /// Time to say what will be sent.
+    /// Time to say what will be sent; over HTTP, also to take some of what is answered.
     pub header_timeout: Duration,
     /// Time without a byte after which a stream is ended; zero: never.
     pub idle_timeout: Duration,

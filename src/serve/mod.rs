@@ -13,6 +13,7 @@ mod hello;
 mod http;
 mod hub;
 mod idle;
+mod impatient;
 mod keeper;
 mod limits;
 mod outbox;
@@ -254,7 +255,8 @@ async fn shut_down(hub: &Rc<Hub>, receiving: Vec<Task<()>>, time: Duration) -> b
         Some(keeper) => timeout_at(deadline.max(Instant::now() + KEEP_TIMEOUT), keeper.end()).await,
         None => Ok(()),
     };
-    while hub.end_subscriptions() && Instant::now() < deadline {
+    let since = std::time::Instant::now();
+    while hub.end_subscriptions(since) && Instant::now() < deadline {
         sleep(TICK / 10).await;
     }
     written.is_ok()

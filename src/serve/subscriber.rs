@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use super::outbox::Outbox;
 
@@ -10,6 +11,8 @@ use super::outbox::Outbox;
 #[derive(Default)]
 pub struct Subscribers {
     all: RefCell<Vec<Rc<Subscriber>>>,
+    /// When one of them last took lines, or left.
+    taken_at: Cell<Option<Instant>>,
 }
 
 struct Subscriber {
@@ -72,6 +75,11 @@ impl Subscribers {
         missed
     }
 
+    /// When one of them last took lines, or left.
+    pub fn taken_at(&self) -> Option<Instant> {
+        self.taken_at.get()
+    }
+
     /// No more lines come.
     pub fn end(&self) {
         for subscriber in self.all.borrow().iter() {
@@ -91,6 +99,7 @@ impl Subscription {
         }
         let lines = outbox.waiting().to_vec();
         outbox.wrote(lines.len());
+        self.subscribers.taken_at.set(Some(Instant::now()));
         Poll::Ready(Some(lines))
     }
 }
@@ -98,5 +107,6 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.subscribers.all.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.own));
+        self.subscribers.taken_at.set(Some(Instant::now()));
     }
 }
