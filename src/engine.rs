@@ -234,7 +234,6 @@ pub struct Engine {
     ended: Vec<(usize, StreamEnd)>,
     records: Records,
     meters: EngineMeters,
-    window_s: f64,
 }
 
 impl Engine {
@@ -255,8 +254,7 @@ impl Engine {
             brought: Vec::with_capacity(n_slots),
             ended: Vec::with_capacity(n_slots),
             records: Records::default(),
-            meters: EngineMeters::default(),
-            window_s: window_us as f64 * 1e-6,
+            meters: EngineMeters::new(n_slots, window_us),
         };
         (engine, Port { streams: streams_in, bell: bell_in, next_id })
     }
@@ -371,8 +369,8 @@ impl Engine {
     fn step(&mut self) -> Result<()> {
         let begun = Instant::now();
         self.session.step(&self.brought, &mut self.records)?;
-        let windows: usize = self.brought.iter().map(|b| b.frames.len()).max().unwrap_or(0);
-        self.meters.stepped(begun.elapsed().as_secs_f64(), windows as f64 * self.window_s);
+        let brought = self.brought.iter().map(|b| (b.slot, b.frames.len()));
+        self.meters.stepped(begun, Instant::now(), brought);
         for SlotFrames { slot, frames } in self.brought.drain(..) {
             if let Some(stream) = &mut self.slots[slot] {
                 stream.frames.recycle(frames);

@@ -702,6 +702,19 @@ fn a_subscriber_that_does_not_read_is_not_waited_for_at_the_end() {
 }
 
 #[test]
+fn all_that_the_thread_does_makes_it_busy() {
+    let server = with_http(&[]);
+    let told = metric(&get(&server, "/metrics", None).1, "dvs_busy_ratio");
+    assert!(told < 0.5, "{told}");
+    let begun = Instant::now();
+    // No stream is there: answering is all it does.
+    while metric(&get(&server, "/metrics", None).1, "dvs_busy_ratio") < 0.05 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    server.end();
+}
+
+#[test]
 fn only_a_token_lets_clients_in() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");

@@ -15,6 +15,7 @@ use super::about::About;
 use super::client::{Call, Client};
 use super::config::StreamConfig;
 use super::keeper::{Keeper, Reply};
+use super::load::Load;
 use super::subscriber::{Subscribers, Subscription};
 use super::token::Tokens;
 use super::{Limits, Serve};
@@ -33,10 +34,6 @@ pub const ANONYMOUS: &str = "anonymous";
 const MAX_DEPARTED: usize = 256;
 /// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
 const MAX_SUBSCRIBERS: usize = 32;
-/// Span over which the thread's load is taken.
-const LOAD_SPAN: Duration = Duration::from_secs(1);
-/// From this share of its time on, the thread is too busy for more streams.
-const BUSY: f64 = 0.9;
 
 /// The shared part of the server.
 pub struct Hub {
@@ -88,13 +85,6 @@ struct Route {
     last: Cell<Option<Prediction>>,
 }
 
-/// How much of its time the thread works.
-struct Load {
-    since: Cell<Instant>,
-    worked: Cell<Duration>,
-    busy: Cell<f64>,
-}
-
 impl Hub {
     /// The hub of a server, and the engine that it feeds.
     ///
@@ -134,11 +124,7 @@ impl Hub {
             kept_at: Cell::new(Instant::now()),
             departed: RefCell::default(),
             about,
-            load: Load {
-                since: Cell::new(Instant::now()),
-                worked: Cell::default(),
-                busy: Cell::default(),
-            },
+            load: Load::new(serve.spin),
         };
         Ok((Rc::new(hub), engine))
     }
@@ -171,11 +157,7 @@ impl Hub {
         self.clients.borrow().values().for_each(|client| client.tick(now, &self.limits));
         self.retire(now);
         self.keep(now);
-        let span = now.saturating_duration_since(self.load.since.get());
-        if span >= LOAD_SPAN {
-            let busy = self.load.worked.take().as_secs_f64() / span.as_secs_f64();
-            self.load.since.set(now);
-            self.load.busy.set(busy);
+        if let Some(busy) = self.load.tick(now) {
             self.meters.busy(busy);
         }
     }
@@ -196,9 +178,14 @@ impl Hub {
         self.clients.borrow().values().filter(|client| client.ask(reply)).count()
     }
 
-    /// The thread has worked since then.
+    /// The thread has decoded, cut or stepped since then.
     pub fn worked(&self, since: Instant) {
-        self.load.worked.set(self.load.worked.get() + since.elapsed());
+        self.load.worked(since);
+    }
+
+    /// Events were dropped because there was no time for them.
+    pub fn overrun(&self) {
+        self.load.overrun();
     }
 
     /// Series of streams that left long ago are added to those of all such streams.
@@ -223,15 +210,12 @@ impl Hub {
 
     /// Why no more streams should come, if so.
     pub fn unready(&self) -> Option<String> {
-        let busy = self.load.busy.get();
         if self.is_stopping() {
             Some("the server ends".to_owned())
         } else if self.seats.get() >= self.limits.max_streams {
             Some(format!("all {} slots are taken", self.seats.get()))
-        } else if busy >= BUSY {
-            Some(format!("the server works {:.0} % of its time", 100.0 * busy))
         } else {
-            None
+            self.load.excess()
         }
     }
 

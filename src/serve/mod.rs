@@ -16,6 +16,7 @@ mod idle;
 mod impatient;
 mod keeper;
 mod limits;
+mod load;
 mod outbox;
 mod snapshot;
 mod stages;

@@ -112,6 +112,7 @@ impl Stages {
             if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
+                hub.overrun();
                 self.drop_some();
                 more = self.overflow == Overflow::SkipToNewest;
             }

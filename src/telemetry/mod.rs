@@ -7,9 +7,14 @@ mod registry;
 
 pub use registry::Registry;
 
+use std::time::{Duration, Instant};
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::prediction::Totals;
+
+/// Span over which the engine's load is taken.
+const LOAD_SPAN: Duration = Duration::from_secs(1);
 
 /// Series of what a stream has sent.
 pub struct StreamMeters {
@@ -80,25 +85,48 @@ pub struct EngineMeters {
     step: Histogram,
     load: Gauge,
     streams: Gauge,
+    window_s: f64,
+    /// Of the span so far: since when it is, its time to step, and each slot's windows.
+    since: Option<Instant>,
+    step_s: f64,
+    windows: Vec<usize>,
 }
 
-impl Default for EngineMeters {
-    fn default() -> Self {
+impl EngineMeters {
+    /// Handles for an engine of so many slots, whose windows take so long.
+    pub fn new(n_slots: usize, window_us: u64) -> Self {
         EngineMeters {
             step: histogram!("dvs_step_seconds"),
             load: gauge!("dvs_load_ratio"),
             streams: gauge!("dvs_streams"),
+            window_s: window_us as f64 * 1e-6,
+            since: None,
+            step_s: 0.0,
+            windows: vec![0; n_slots],
         }
     }
-}
 
-impl EngineMeters {
-    /// One step of the engine: what it took and how much sensor time it covered.
-    pub fn stepped(&self, step_s: f64, sensor_s: f64) {
+    /// One step of the engine: when it was, and how many windows slots brought.
+    pub fn stepped(
+        &mut self,
+        begun: Instant,
+        ended: Instant,
+        brought: impl Iterator<Item = (usize, usize)>,
+    ) {
+        let step_s = ended.saturating_duration_since(begun).as_secs_f64();
         self.step.record(step_s);
-        if sensor_s > 0.0 {
-            self.load.set(step_s / sensor_s);
+        self.step_s += step_s;
+        brought.for_each(|(slot, windows)| self.windows[slot] += windows);
+        if ended.saturating_duration_since(*self.since.get_or_insert(begun)) < LOAD_SPAN {
+            return;
         }
+        // Streams run beside each other: the time is that of the one with most windows.
+        let most = self.windows.iter().max().copied().unwrap_or(0);
+        if most > 0 {
+            self.load.set(self.step_s / (most as f64 * self.window_s));
+        }
+        (self.since, self.step_s) = (Some(ended), 0.0);
+        self.windows.fill(0);
     }
 
     /// Number of streams that hold a slot.
@@ -211,7 +239,7 @@ impl ServerMeters {
         self.missed.increment(lines);
     }
 
-    /// Datagrams that never came, that the kernel dropped, or for whose sender there was no slot.
+    /// Datagrams that never came, that the kernel dropped, or whose sender got no slot.
     pub fn lost_datagrams(&self, n: u64) {
         self.lost_datagrams.increment(n);
     }
@@ -224,5 +252,32 @@ impl ServerMeters {
     /// Share of its time that the serving thread worked.
     pub fn busy(&self, share: f64) {
         self.busy.set(share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn load_is_of_all_steps_of_a_span_and_all_streams() {
+        let registry = Arc::new(Registry::default());
+        let mut meters = registry.during(|| EngineMeters::new(2, 1000));
+        let begun = Instant::now();
+        // Each of two streams brings its windows of 1 ms by itself; a step takes 400 µs.
+        for ms in (0..1000).step_by(10) {
+            for slot in 0..2 {
+                let begun = begun + Duration::from_millis(ms + 5 * slot as u64);
+                meters.stepped(begun, begun + Duration::from_millis(4), [(slot, 10)].into_iter());
+            }
+        }
+        // The last is the first beyond the span.
+        let last = begun + Duration::from_millis(1000);
+        meters.stepped(last, last, [(0, 0)].into_iter());
+        let text = registry.text();
+        let told = text.lines().find_map(|line| line.strip_prefix("dvs_load_ratio ")).unwrap();
+        assert!((told.parse::<f64>().unwrap() - 0.8).abs() < 1e-9, "{told}");
     }
 }
