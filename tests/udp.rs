@@ -167,40 +167,34 @@ fn hostile_datagrams_are_counted_and_the_next_one_is_read() {
 }
 
 #[test]
-fn what_the_kernel_drops_is_counted() {
+fn what_the_kernel_drops_is_counted_and_told() {
     let flags = ["serve", "-q", "--udp", "0=faery-t64", "--http", "0"];
     let server = Server::run(Command::new(PROGRAM).args(flags), 2);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let each = 4000;
-    let mut sent = 0;
-    let mut send = || {
-        let all = datagram(100 * sent * each, each);
-        socket.send_to(&all, server.address("udp")).unwrap();
-        sent += 1;
-        sent
-    };
-    let counted = || {
-        let metrics = server.metrics();
-        let read = metrics.sum("dvs_events_received_total", &[]) / each;
-        (read, metrics.sum("dvs_datagrams_lost_total", &[]))
-    };
+    let ready = || server.request("GET /readyz", "").0;
+    assert_eq!(ready(), 200);
+    // Twice what the kernel grants at most; nothing comes after them.
+    let (sent, each) = (700, 4000);
     server.signal("-STOP");
-    // Twice what the kernel grants at most.
-    (0..700).for_each(|_| _ = send());
+    for k in 0..sent {
+        let all = datagram(100 * k * each, each);
+        socket.send_to(&all, server.address("udp")).unwrap();
+    }
     server.signal("-CONT");
     let begun = Instant::now();
-    // The kernel tells of drops with what it takes in after them.
-    while counted().1 == 0 {
-        send();
-        assert!(begun.elapsed() < PATIENCE);
-    }
-    let sent = send();
     loop {
-        let (read, lost) = counted();
-        if read + lost == sent {
+        let metrics = server.metrics();
+        let read = metrics.sum("dvs_events_received_total", &[]) / each;
+        let lost = metrics.sum("dvs_datagrams_lost_total", &[]);
+        if lost > 0 && read + lost == sent {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "{read} read, {lost} lost, of {sent}");
+    }
+    let (status, why) = server.request("GET /readyz", "");
+    assert_eq!((status, why.contains("lost")), (503, true), "{why}");
+    while ready() != 200 {
+        assert!(begun.elapsed() < PATIENCE);
     }
 }
 

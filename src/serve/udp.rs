@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, getsockopt, recvmmsg, setsockopt,
-    sockopt,
+    MsgFlags, MultiHeaders, SockaddrStorage, getsockopt, recvmmsg, setsockopt, sockopt,
 };
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::yield_now;
@@ -39,6 +39,11 @@ const MIN_BYTES: usize = 256;
 const BATCH: usize = 32;
 const ROOM_BYTES: usize = 64 << 10;
 
+// The kernel's counts of a socket, in the order of <linux/sock_diag.h>.
+sockopt_impl!(Counts, GetOnly, libc::SOL_SOCKET, libc::SO_MEMINFO, [u32; 9]);
+/// Which of them are the datagrams that it dropped.
+const DROPS: usize = 8;
+
 /// Where datagrams come, and what they are.
 #[derive(Clone, Copy)]
 pub struct UdpSource {
@@ -61,7 +66,6 @@ impl std::fmt::Debug for UdpSource {
 pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(source.address).await?;
     setsockopt(&socket, sockopt::RcvBuf, &BUFFER_BYTES)?;
-    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
     // Linux gives twice what it grants, for its own bookkeeping.
     let granted = getsockopt(&socket, sockopt::RcvBuf)? / 2;
     if granted < BUFFER_BYTES {
@@ -87,6 +91,7 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
         flow,
         senders: HashMap::new(),
         room: vec![0; BATCH * ROOM_BYTES],
+        headers: MultiHeaders::preallocate(BATCH, None),
         received: Vec::with_capacity(BATCH),
         dropped: 0,
         look: None,
@@ -97,6 +102,7 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
         if timeout_at(wake, socket.readable()).await.is_err() || receiver.burst(&socket).await {
             receiver.pass_silence().await;
         }
+        receiver.count_dropped(&socket);
         if !receiver.hub.is_stopping() {
             receiver.end_silent().await;
         }
@@ -107,6 +113,7 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
             break;
         }
     }
+    receiver.count_dropped(&socket);
     for (_, sender) in receiver.senders.drain() {
         sender.end(&receiver.hub, None).await;
     }
@@ -119,6 +126,9 @@ struct Receiver {
     senders: HashMap<SocketAddr, Sender>,
     /// Where datagrams are read to, a room for each.
     room: Vec<u8>,
+    /// Of each that is read at once. No control messages are asked for, and all addresses are of
+    /// the socket's family, so they serve again and again.
+    headers: MultiHeaders<SockaddrStorage>,
     /// Length and sender of each that was read at once.
     received: Vec<(usize, Option<SocketAddr>)>,
     /// Datagrams that the kernel says it has dropped, a number that wraps.
@@ -167,23 +177,8 @@ impl Receiver {
         let mut rooms = self.room.chunks_exact_mut(ROOM_BYTES);
         let mut rooms: [_; BATCH] =
             array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
-        // Headers serve once: they do not get the whole length of their control buffers back.
-        let control = nix::cmsg_space!(u32);
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control));
         let flags = MsgFlags::MSG_DONTWAIT;
-        for message in recvmmsg(socket, &mut headers, &mut rooms, flags, None)? {
-            for control in message.cmsgs()? {
-                if let ControlMessageOwned::RxqOvfl(dropped) = control {
-                    let more = dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped));
-                    self.hub.meters.lost_datagrams(more.into());
-                    if more > 0 {
-                        debug!(
-                            datagrams = more,
-                            "the kernel has dropped what was not read in time"
-                        );
-                    }
-                }
-            }
+        for message in recvmmsg(socket, &mut self.headers, &mut rooms, flags, None)? {
             let from = message.address.and_then(|address| {
                 let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
                 v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
@@ -191,6 +186,17 @@ impl Receiver {
             self.received.push((message.bytes, from));
         }
         Ok(())
+    }
+
+    /// Counts what the kernel has dropped by now, where it says so.
+    fn count_dropped(&mut self, socket: &UdpSocket) {
+        let Ok(counts) = getsockopt(socket, Counts) else { return };
+        let more = counts[DROPS].wrapping_sub(std::mem::replace(&mut self.dropped, counts[DROPS]));
+        if more > 0 {
+            self.hub.meters.lost_datagrams(more.into());
+            self.hub.overrun();
+            debug!(datagrams = more, "the kernel has dropped what was not read in time");
+        }
     }
 
     /// A datagram that lies there in the room.
