@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::Value;
-use server::{PATIENCE, PROGRAM, Server};
+use server::{Metrics, PATIENCE, PROGRAM, Server};
 
 const DECK: &str = "fixtures/deck.aedat4";
 
@@ -196,6 +196,35 @@ fn what_the_kernel_drops_is_counted_and_told() {
     while ready() != 200 {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// Waits for a time when `/metrics` tells this.
+fn until(server: &Server, told: impl Fn(&Metrics) -> bool) -> Metrics {
+    let begun = Instant::now();
+    loop {
+        let metrics = server.metrics();
+        if told(&metrics) {
+            return metrics;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}", metrics.text);
+    }
+}
+
+#[test]
+fn numbers_that_have_not_come_by_the_end_of_the_stream_are_lost() {
+    let flags = ["serve", "-q", "--udp", "0=jaer", "--http", "0", "--idle-timeout", "300ms"];
+    let server = Server::run(Command::new(PROGRAM).args(flags), 2);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for number in [1_u32, 2, 4] {
+        let datagram = [number, 5 << 8 | 3 << 1, number].map(u32::to_be_bytes).concat();
+        socket.send_to(&datagram, server.address("udp")).unwrap();
+    }
+    let ended = until(&server, |told| {
+        told.sum("dvs_streams", &[]) == 0
+            && told.text.contains("dvs_events_received_total{")
+            && told.sum("dvs_events_received_total", &[]) == 3
+    });
+    assert_eq!(ended.sum("dvs_datagrams_lost_total", &[]), 1);
 }
 
 #[test]

@@ -219,12 +219,10 @@ impl Receiver {
         sender.client.enter(Stage::Streaming);
         sender.client.arrived.set(std::time::Instant::now());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let Sender { client, stages, lost, .. } = sender;
-        stages.ingest.arrived(now.as_micros() as u64);
-        let decoded = stages.decode(hub, &room[at]);
-        let all_lost = stages.ingest.tally().lost_datagrams;
-        hub.meters.lost_datagrams(all_lost - std::mem::replace(lost, all_lost));
-        stages.take_in(hub, client).await;
+        sender.stages.ingest.arrived(now.as_micros() as u64);
+        let decoded = sender.stages.decode(hub, &room[at]);
+        sender.count_lost(hub);
+        sender.stages.take_in(hub, &sender.client).await;
         if !flow.idle.is_zero() && look.is_none() {
             *look = Some(Instant::now() + flow.idle);
         }
@@ -284,10 +282,19 @@ impl Sender {
     /// The last window, the segment, the summary.
     async fn end(mut self, hub: &Hub, error: Option<&Error>) {
         self.client.enter(Stage::Leaving);
+        // No event is left, but what has not come by now is lost.
+        let ended = self.stages.ingest.end_decoding();
+        self.count_lost(hub);
         self.stages.close(hub, &self.client).await;
-        if self.stages.end(hub, error).await {
+        if self.stages.end(hub, error.or(ended.as_ref().err())).await {
             // A sink has always room: the summary is there after the engine's turn.
             self.client.summary().await;
         }
+    }
+
+    /// Counts the datagrams that are known by now never to have come.
+    fn count_lost(&mut self, hub: &Hub) {
+        let all = self.stages.ingest.tally().lost_datagrams;
+        hub.meters.lost_datagrams(all - std::mem::replace(&mut self.lost, all));
     }
 }
