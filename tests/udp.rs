@@ -228,6 +228,25 @@ fn numbers_that_have_not_come_by_the_end_of_the_stream_are_lost() {
 }
 
 #[test]
+fn who_sends_no_event_takes_no_slot() {
+    let flags = ["serve", "-q", "--udp", "0=faery-t64", "--http", "0", "--max-streams", "2"];
+    let server = Server::run(Command::new(PROGRAM).args(flags), 2);
+    let send = |bytes: &[u8]| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(bytes, server.address("udp")).unwrap();
+        socket
+    };
+    let strangers = [&b""[..], b"hello world", &[0xff; 13], b"GET / HTTP/1.1\r\n\r\n"].map(send);
+    let told = until(&server, |told| told.sum("dvs_datagrams_lost_total", &[]) > 1);
+    assert_eq!(told.sum("dvs_streams", &[]), 0);
+    assert_eq!(server.request("GET /readyz", "").0, 200);
+    // Whoever sends events after all is a stream.
+    strangers[1].send_to(&datagram(1_000_000, 10), server.address("udp")).unwrap();
+    let told = until(&server, |told| told.sum("dvs_streams", &[]) == 1);
+    assert_eq!(told.sum("dvs_datagrams_lost_total", &[]), 4);
+}
+
+#[test]
 fn a_sender_can_be_subscribed_to() {
     let flags = ["serve", "-q", "--udp", "0=faery-t64", "--http", "0", "--idle-timeout", "300ms"];
     let server = Server::run(Command::new(PROGRAM).args(flags), 2);

@@ -205,7 +205,7 @@ impl Receiver {
         let sender = match senders.entry(from) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                match Sender::new(hub, format, *flow, from) {
+                match Sender::new(hub, format, *flow, from, &room[at.clone()]) {
                     Ok(sender) => place.insert(sender),
                     Err(error) => {
                         debug!(peer = %from, %error, "datagram refused");
@@ -261,12 +261,21 @@ impl Receiver {
 }
 
 impl Sender {
+    /// A stream that begins with this datagram, which must hold an event: nobody keeps a slot from
+    /// others with anything else.
     fn new(
         hub: &Rc<Hub>,
         format: &'static DatagramFormat,
         flow: Flow,
         from: SocketAddr,
+        first: &[u8],
     ) -> Result<Self> {
+        let (mut decoder, mut events) = ((format.decoder)(hub.config.reading.view.sensor), vec![]);
+        decoder.arrived(0);
+        decoder.feed(first, &mut events)?;
+        if events.is_empty() {
+            return Err(Error::Unsupported(format!("it holds no event of {}", format.title)));
+        }
         let name = format!("udp:{from}");
         let mut seat = hub.claim()?;
         let writer = Box::new(tokio::io::sink());
