@@ -128,8 +128,17 @@ const FAULTS: &[Fault] = &[
     Fault {
         what: "a datagram of another format",
         flags: &["--udp", "0=faery-t64"],
-        play: |server| datagrams(server, &[vec![0xff; 1300], t64(0, 100)]),
+        play: |server| datagrams(server, &[t64(0, 100), vec![0xff; 1300]]),
         counted: (LOST, &["reason=\"malformed\""], Some(100)),
+    },
+    Fault {
+        what: "strangers that send no event",
+        flags: &["--udp", "0=faery-t64", "--max-streams", "2"],
+        play: |server| {
+            let send = |datagram: &Vec<u8>| datagrams(server, std::slice::from_ref(datagram));
+            [vec![], vec![0xff; 13], vec![7; 1000]].iter().flat_map(send).collect()
+        },
+        counted: ("dvs_datagrams_lost_total", &[], Some(3)),
     },
     Fault {
         what: "AEStream's stale tail",
