@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::cell::{CELLS, CellKind, ParameterKind, Parameters};
+use super::op::memory::padded;
 use crate::error::{Error, Result};
 
 /// Most layers of a network.
@@ -65,6 +66,11 @@ impl LayerSpec {
         Ok(kind)
     }
 
+    /// Inputs and, where its output comes back to it, neurons: each reaches every neuron.
+    fn rows(&self) -> usize {
+        self.inputs + if self.recurrent { self.neurons } else { 0 }
+    }
+
     /// The parameters, once they are complete.
     pub(super) fn values(&self) -> Parameters {
         Parameters(self.parameters.clone())
@@ -120,19 +126,45 @@ impl LayerWeights {
     }
 }
 
-/// Checks that every layer fits the one below it, and counts.
-pub(super) fn check_chain(layers: &[LayerWeights]) -> Result<()> {
-    within("layers", layers.len(), MAX_LAYERS)?;
-    for (k, pair) in layers.windows(2).enumerate() {
-        let (below, above) = (pair[0].spec.neurons, pair[1].spec.inputs);
-        if below != above {
+/// Checks all that specs decide before there are weights, and fills in the parameters' defaults;
+/// `dt_s` is a window in seconds. Gives the cells.
+///
+/// # Errors
+/// [`Error::Model`] where the layers make no network, or too large a one.
+pub fn check_specs<'a>(
+    specs: impl Iterator<Item = &'a mut LayerSpec>,
+    dt_s: f64,
+) -> Result<Vec<&'static CellKind>> {
+    if !(dt_s > 0.0 && dt_s <= MAX_STEP_S) {
+        return Err(Error::Model(format!(
+            "a window of {dt_s} s is outside the possible 0 to {MAX_STEP_S} s"
+        )));
+    }
+    let (mut kinds, mut n_weights, mut below) = (Vec::new(), 0, None);
+    for (k, spec) in specs.enumerate() {
+        kinds.push(in_layer(k, spec.complete(dt_s))?);
+        if let Some(neurons) = below.replace(spec.neurons).filter(|neurons| *neurons != spec.inputs)
+        {
             return Err(Error::Model(format!(
-                "layer {} has {above} inputs, but layer {k} below it has {below} neurons",
-                k + 1
+                "layer {k} has {} inputs, but layer {} below it has {neurons} neurons",
+                spec.inputs,
+                k - 1
             )));
         }
+        n_weights += spec.rows() * padded(spec.neurons);
     }
-    Ok(())
+    within("layers", kinds.len(), MAX_LAYERS)?;
+    if n_weights > MAX_WEIGHTS {
+        return Err(Error::Model(format!(
+            "{n_weights} weights (rows padded) exceed the limit of {MAX_WEIGHTS}"
+        )));
+    }
+    Ok(kinds)
+}
+
+/// Names the layer in what is wrong with it.
+pub(super) fn in_layer<T>(k: usize, result: Result<T>) -> Result<T> {
+    result.map_err(|error| Error::Model(format!("layer {k}: {error}")))
 }
 
 fn check_matrix(name: &str, weights: &[f32], rows: usize, columns: usize) -> Result<()> {

@@ -18,7 +18,7 @@ pub use cell::surrogate::superspike;
 pub use cell::{CELLS, Cell, CellKind, Parameter, ParameterKind, Parameters};
 pub use device::{Device, DeviceChoice, Found, devices};
 pub use init::{ChainParameters, draw_weights};
-pub use layer::{LayerSpec, LayerWeights};
+pub use layer::{LayerSpec, LayerWeights, check_specs};
 pub use learn::{Learner, LearnerState};
 pub use network::{Matrices, Network};
 pub use op::adam::AdamSettings;

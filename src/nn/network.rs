@@ -5,7 +5,7 @@
 use candle_core::{DType, Tensor};
 
 use super::cell::CellKind;
-use super::layer::{self, LayerSpec, LayerWeights, MAX_STEP_S, MAX_WEIGHTS};
+use super::layer::{LayerSpec, LayerWeights, check_specs, in_layer};
 use super::op::level::Level;
 use super::op::memory::{aligned, padded};
 use super::op::{Chain, Job, Layer, Rollout};
@@ -46,17 +46,10 @@ impl Network {
     /// [`Error::Model`] where the layers make no network, [`Error::Tensor`] where the device does not
     /// take it.
     pub fn new_on(mut layers: Vec<LayerWeights>, dt_s: f64, device: &Device) -> Result<Network> {
-        if !(dt_s > 0.0 && dt_s <= MAX_STEP_S) {
-            return Err(Error::Model(format!(
-                "a window of {dt_s} s is outside the possible 0 to {MAX_STEP_S} s"
-            )));
-        }
-        let mut kinds = Vec::with_capacity(layers.len());
-        for (k, layer) in layers.iter_mut().enumerate() {
-            kinds.push(in_layer(k, layer.spec.complete(dt_s))?);
+        let kinds = check_specs(layers.iter_mut().map(|layer| &mut layer.spec), dt_s)?;
+        for (k, layer) in layers.iter().enumerate() {
             in_layer(k, layer.check())?;
         }
-        layer::check_chain(&layers)?;
         let mut chain = lay_out(&layers, &kinds, dt_s)?;
         chain.move_to(device).map_err(failed("move the network to the device"))?;
         let specs = layers.into_iter().map(|layer| layer.spec).collect();
@@ -279,10 +272,6 @@ impl std::fmt::Debug for Network {
 }
 
 /// Names the layer that an error is about.
-fn in_layer<T>(k: usize, result: Result<T>) -> Result<T> {
-    result.map_err(|error| Error::Model(format!("layer {k}: {error}")))
-}
-
 /// Cells and places of the layers, and the chain's weights.
 fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> Result<Chain> {
     let (mut n_weights, mut row_len, mut saved_len) = (0usize, 0, 0);
@@ -291,7 +280,7 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
         let width = padded(spec.neurons);
         let mut take = |rows: usize| {
             let start = n_weights;
-            n_weights = n_weights.saturating_add(rows.saturating_mul(width));
+            n_weights += rows * width;
             start..n_weights
         };
         let input_weights = take(spec.inputs);
@@ -311,11 +300,6 @@ fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> R
             state,
             saved,
         });
-    }
-    if n_weights > MAX_WEIGHTS {
-        return Err(Error::Model(format!(
-            "{n_weights} weights (rows padded) exceed the limit of {MAX_WEIGHTS}"
-        )));
     }
     let weights = aligned((n_weights, 1), |all| {
         for (layer, place) in layers.iter().zip(&places) {
