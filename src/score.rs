@@ -189,6 +189,14 @@ impl Share {
     }
 }
 
+impl std::iter::Sum for Share {
+    fn sum<I: Iterator<Item = Share>>(shares: I) -> Share {
+        let (right, n) =
+            shares.fold((0, 0), |(right, n), share| (right + share.right, n + share.n));
+        Share::of(right, n)
+    }
+}
+
 /// How a model reads a set of recordings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
@@ -233,12 +241,11 @@ impl Score {
             .enumerate()
             .map(|(class, row)| Share::of(row[class], row.iter().sum()))
             .collect();
-        let (right, n) =
-            by_class.iter().fold((0, 0), |(right, n), s: &Share| (right + s.right, n + s.n));
+        let accuracy: Share = by_class.iter().copied().sum();
         let share = |answer: &dyn Fn(&Reading) -> Option<u16>| {
             let right =
                 read.clone().filter(|(c, reading)| answer(reading).map(usize::from) == Some(*c));
-            right.count() as f64 / n.max(1) as f64
+            right.count() as f64 / accuracy.n.max(1) as f64
         };
         let longest_us = |r: &Reading| r.answers.last().map_or(0, |answer| answer.elapsed_us);
         let longest_ms = read.clone().map(|(_, r)| longest_us(r)).max().unwrap_or(0).div_ceil(1000);
@@ -248,7 +255,7 @@ impl Score {
         let per_window = |sum: u64| sum as f64 / windows.max(1) as f64;
         Score {
             labels: labels.to_vec(),
-            accuracy: Share::of(right, n),
+            accuracy,
             by_class,
             confusion,
             after_ms: marks(longest_ms).map(after_ms).collect(),

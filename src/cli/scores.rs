@@ -48,13 +48,12 @@ pub fn as_text(score: &Score, of: &str) -> String {
 /// Cross-validation, a line a fold, and their sum.
 pub fn folds_as_text<'a>(folds: impl Iterator<Item = (&'a str, &'a Score)>) -> String {
     let mut text = String::from("cross-validation\n");
-    let (mut right, mut n) = (0, 0);
+    let mut shares = Vec::new();
     for (name, score) in folds {
         let _ = writeln!(text, "  fold {name}  {}", share(&score.accuracy));
-        right += score.accuracy.right;
-        n += score.accuracy.n;
+        shares.push(score.accuracy);
     }
-    let _ = writeln!(text, "  all     {}\n", share(&Share::of(right, n)));
+    let _ = writeln!(text, "  all     {}\n", share(&shares.into_iter().sum()));
     text
 }
 
@@ -110,6 +109,8 @@ pub fn as_json(
             .collect();
         all.insert("anytime".to_owned(), anytime.into());
         if !folds.is_empty() {
+            let total: Share = folds.iter().map(|(_, score)| score.accuracy).sum();
+            all.insert("cross_validation".to_owned(), serde_json::to_value(total)?);
             let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));
             all.insert("folds".to_owned(), folds.collect());
         }

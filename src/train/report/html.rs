@@ -56,12 +56,21 @@ pub(super) fn page(report: &Report, drawn: &[Drawn]) -> Result<String> {
 }
 
 fn head(out: &mut String, report: &Report) {
-    let Share { right, n, share, low, high } = report.score.accuracy;
+    let own = report.score.accuracy;
+    let Share { right, n, share, low, high } = report.cross_validation.unwrap_or(own);
     let of = if report.held_out { "kept out of the training" } else { "that it was trained on" };
+    let (read, model) = match report.cross_validation {
+        None => (format!("{of} are read right"), String::new()),
+        Some(_) => (
+            "are read right in cross-validation, each by a network that was not trained on it"
+                .to_owned(),
+            format!("The model itself reads {} of {} {of} right. ", own.right, own.n),
+        ),
+    };
     let _ = writeln!(
         out,
         "<h1>Training of {}</h1>\n<p><code>{}</code></p>\n<p class=\"big\">{:.1} %</p>\n\
-         <p>{right} of {n} recordings {of} are read right; 95 % interval {:.1} to {:.1} %. \
+         <p>{right} of {n} recordings {read}; 95 % interval {:.1} to {:.1} %. {model}\
          The weights are those {}.</p>",
         text(&report.data.folder),
         text(&report.command),
@@ -179,9 +188,10 @@ fn tables(out: &mut String, report: &Report) {
         (format!("fold {}", fold.name), format!("{:.1} % ({right} of {n})", 100.0 * share))
     });
     pairs(out, "cross-validation", &folds.collect::<Vec<_>>());
+    let folders = report.data.others.iter().cloned();
     let told = report.data.notes.iter().map(|note| ("note".to_owned(), note.clone()));
     let left_out = report.data.left_out.iter().map(|what| ("left out".to_owned(), what.clone()));
-    pairs(out, "data", &told.chain(left_out).collect::<Vec<_>>());
+    pairs(out, "data", &folders.chain(told).chain(left_out).collect::<Vec<_>>());
     out.push_str("</div>\n");
 }
 

@@ -49,7 +49,10 @@ pub struct Report {
     pub held_out: bool,
     /// How the model reads recordings.
     pub score: Score,
-    /// Cross-validation, where there was one.
+    /// Cross-validation, where there was one: of all folds together, how their recordings were read
+    /// by networks not trained on them.
+    pub cross_validation: Option<Share>,
+    /// Each of its folds.
     pub folds: Vec<FoldScore>,
     /// Share of neurons that spike in a window.
     pub firing: Firing,
@@ -90,6 +93,8 @@ pub struct Activity {
 pub struct Data {
     /// The folder, as typed.
     pub folder: String,
+    /// Other folders, as typed, by their flag.
+    pub others: Vec<(String, String)>,
     /// For each class its name, recordings trained on, and recordings kept out.
     pub classes: Vec<(String, usize, usize)>,
     /// What a user was told.
@@ -175,7 +180,7 @@ fn report(
     scored: &[&Sample],
     (activity, events): (Vec<Activity>, Vec<Events>),
 ) -> Result<Report> {
-    let Outcome { dataset, also, validation, folds, trained, fold } = outcome;
+    let Outcome { dataset, also, validation, folds, trained, fold, .. } = outcome;
     let labels = &dataset.labels;
     let of_class = |places: &[usize], class: usize| {
         places.iter().filter(|k| dataset.samples[**k].class == class).count()
@@ -208,6 +213,7 @@ fn report(
         command: command.to_owned(),
         data: Data {
             folder: training.data.display().to_string(),
+            others: others_of(training),
             classes: classes.collect(),
             notes: datasets.iter().flat_map(|dataset| dataset.notes.clone()).collect(),
             left_out: datasets
@@ -222,12 +228,22 @@ fn report(
         kept,
         held_out: !fold.test.is_empty() || validation.is_some(),
         score: trained.score.clone(),
+        cross_validation: (!folds.is_empty())
+            .then(|| folds.iter().map(|fold| fold.score.accuracy).sum()),
         folds: folds.iter().map(fold_score).collect(),
         firing: firing(&trained.model, labels, scored, &trained.readings)?,
         recordings: recordings.collect(),
         activity,
         events,
     })
+}
+
+fn others_of(training: &Training) -> Vec<(String, String)> {
+    let folders = [("--also", &training.also), ("--val", &training.validation)];
+    let named = folders.into_iter().filter_map(|(flag, folder)| {
+        folder.as_ref().map(|folder| (flag.to_owned(), folder.display().to_string()))
+    });
+    named.collect()
 }
 
 fn fold_score(fold: &Trained) -> FoldScore {
