@@ -20,7 +20,7 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Reads lines of a name, with or without its extension, and a class, between them a comma, a
-    /// semicolon, a tab or blanks. Passes over empty lines, `#` comments and a header.
+    /// semicolon, a tab or blanks, with or without quotes around each. Passes over empty lines, `#` comments and a header.
     ///
     /// # Errors
     /// What is wrong, and in which line.
@@ -60,8 +60,14 @@ impl Labels {
 fn fields(line: &str) -> Option<(&str, &str)> {
     let separator = [',', ';', '\t'].into_iter().find(|c| line.contains(*c));
     let is_separator = |c: char| separator.map_or(c.is_whitespace(), |own| c == own);
-    let mut fields = line.split(is_separator).map(str::trim).filter(|field| !field.is_empty());
+    let mut fields = line.split(is_separator).map(unquoted).filter(|field| !field.is_empty());
     Some((fields.next()?, fields.next()?))
+}
+
+fn unquoted(field: &str) -> &str {
+    let field = field.trim();
+    let inner = field.strip_prefix('"').and_then(|field| field.strip_suffix('"'));
+    inner.map_or(field, str::trim)
 }
 
 fn is_header(name: &str) -> bool {
