@@ -39,7 +39,7 @@ fn samples() -> Vec<Sample> {
         keep_events: false,
         threads: 1,
     };
-    let all = dataset::load(folder, &loading, &|_, _| ()).expect("recordings").samples;
+    let all = dataset::load(folder, &loading).expect("recordings").samples;
     let mut used = [0; 4];
     let first = all.into_iter().filter(|sample| {
         used[sample.class] += 1;

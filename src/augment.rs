@@ -65,7 +65,7 @@ impl FromStr for Augmentation {
         let Some((_, default, greatest)) = KINDS.iter().find(|kind| kind.0 == name) else {
             let names: Vec<_> = KINDS.iter().map(|kind| kind.0).collect();
             let names = names.join(", ");
-            return Err(Error::Mismatch(format!(
+            return Err(Error::Usage(format!(
                 "no augmentation is called '{name}': there are {names}"
             )));
         };
@@ -75,7 +75,7 @@ impl FromStr for Augmentation {
         };
         let whole = |value: &f64| name != "shift" || value.fract() == 0.0;
         let Some(value) = value.filter(whole) else {
-            return Err(Error::Mismatch(format!(
+            return Err(Error::Usage(format!(
                 "'{text}': {name} takes a number from 0 to {greatest}, as {name}:{}",
                 default.unwrap_or(greatest.min(1.0) / 2.0).ceil().min(*greatest)
             )));

@@ -53,7 +53,7 @@ impl FromStr for Readout {
             Some(_) => None,
         };
         readout.ok_or_else(|| {
-            Error::Mismatch(format!(
+            Error::Usage(format!(
                 "no readout is called '{text}': there are last, max, mean, max:TIME and ema:TIME \
                  (a time as 20ms, 1.5s or 500us)"
             ))

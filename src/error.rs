@@ -2,6 +2,8 @@
 //!
 //! Knows no file name: whoever opened the stream names it.
 
+use std::io::ErrorKind;
+
 /// Result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -39,7 +41,10 @@ pub enum Error {
         /// What is too large, its limit, and the flag that raises it.
         what: String,
     },
-    /// The recording does not fit the model, or the request neither.
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Usage(String),
+    /// The recording does not fit the model.
     #[error("{0}")]
     Mismatch(String),
     /// The model file cannot be used.
@@ -59,6 +64,14 @@ pub enum Error {
         /// The tensor library's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// One file of several failed.
+    #[error("{name}: {source}")]
+    Named {
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<Error>,
+    },
 }
 
 impl Error {
@@ -66,7 +79,33 @@ impl Error {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Error::Malformed { offset, .. } | Error::Limit { offset, .. } => Some(*offset),
+            Error::Named { source, .. } => source.offset(),
             _ => None,
+        }
+    }
+
+    /// The same error, of the file of this name.
+    pub fn named(self, name: impl std::fmt::Display) -> Error {
+        Error::Named { name: name.to_string(), source: Box::new(self) }
+    }
+
+    /// How a command ends that fails so: 1 where a recording or stream failed, 2 on wrong use, 3
+    /// where model or device cannot be used or the recording is another sensor's, 130 where it was
+    /// interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Io { source, .. } => match source.kind() {
+                ErrorKind::NotFound
+                | ErrorKind::AlreadyExists
+                | ErrorKind::IsADirectory
+                | ErrorKind::NotADirectory => 2,
+                _ => 1,
+            },
+            Error::Malformed { .. } | Error::Limit { .. } => 1,
+            Error::Unsupported(_) | Error::Usage(_) => 2,
+            Error::Mismatch(_) | Error::Model(_) | Error::Device(_) | Error::Tensor { .. } => 3,
+            Error::Stopped => 130,
+            Error::Named { source, .. } => source.exit_code(),
         }
     }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::dataset::split::Split;
+use crate::dataset::split::{Fold, Split};
 use crate::dataset::{self, Dataset, Loading};
 use crate::error::{Error, Result};
 use crate::ingest;
 use crate::model::Model;
-use crate::prediction::Segment;
+use crate::prediction::{Losses, Segment};
 use crate::recording;
 use crate::score::{Reader, Reading, Score, Share};
 use crate::session::Rules;
@@ -34,8 +34,8 @@ pub struct Evaluated {
 /// Scores the part of a folder that a split keeps out; without a split, all of it.
 ///
 /// # Errors
-/// As [`dataset::load`] and [`Split::folds`] say; [`Error::Mismatch`] where several folds are
-/// given and none is chosen.
+/// As [`dataset::load`] and [`Split::folds`] say; [`Error::Usage`] where several folds are given
+/// and none is chosen.
 pub fn folder(
     model: &Model,
     rules: Rules,
@@ -43,18 +43,18 @@ pub fn folder(
     loading: &Loading,
     (split, by_time, fold, seed): (&Split, bool, Option<&str>, u64),
 ) -> Result<Evaluated> {
-    let dataset = dataset::load(data, loading, &|_, _| ())?;
+    let dataset = dataset::load(data, loading)?;
     let places = match split {
         Split::All => (0..dataset.samples.len()).collect(),
         _ => {
             let mut folds = split.folds(&dataset, by_time, seed)?;
             if let Some(name) = fold {
-                folds.retain(|fold| fold.name == name);
+                folds = vec![Fold::choose(folds, name)?];
             }
             match (folds.pop(), folds.is_empty()) {
                 (Some(fold), true) => fold.test,
                 _ => {
-                    return Err(Error::Mismatch(
+                    return Err(Error::Usage(
                         "a model is scored on one fold: name it with --fold".to_owned(),
                     ));
                 }
@@ -93,18 +93,29 @@ pub struct DeckScore {
     pub spans: Vec<(String, Option<String>)>,
 }
 
+/// A deck as far as it could be read.
+pub struct Deck {
+    /// How that was read.
+    pub score: DeckScore,
+    /// Events of it that reached no window.
+    pub losses: Losses,
+    /// Why it ended early, if it did.
+    pub damage: Option<Error>,
+}
+
 /// Scores a recording of several things shown one after another, by its side file (`from_us`,
 /// `to_us`, `label`).
 ///
 /// # Errors
-/// Where recording or side file cannot be read, or do not fit the model.
+/// Where the side file or nothing of the recording can be read, or they do not fit the model; with
+/// `strict`, where the recording is damaged.
 pub fn deck(
     model: &Model,
     rules: Rules,
     path: &Path,
     truth: &Path,
     loading: &Loading,
-) -> Result<DeckScore> {
+) -> Result<Deck> {
     let truth = read_truth(truth, &model.card.labels)?;
     let reading = ingest::Reading {
         format: loading.format,
@@ -113,9 +124,15 @@ pub fn deck(
         ..Default::default()
     };
     let (frames, read) = recording::frames(path, reading, loading.windows(model.card.sensor));
-    read.map_err(|error| Error::Mismatch(format!("{}: {error}", path.display())))?;
+    let damage = match read.map_err(|error| error.named(path.display())) {
+        Err(error) if loading.strict || frames.is_empty() => return Err(error),
+        read => read.err(),
+    };
+    let mut losses = Losses::default();
+    frames.windows().iter().for_each(|window| losses += window.losses);
     let reading = Reader::new(model, rules)?.read(&frames)?;
-    Ok(score_deck(&truth, &reading.segments, &model.card.labels))
+    let score = score_deck(&truth, &reading.segments, &model.card.labels);
+    Ok(Deck { score, losses, damage })
 }
 
 fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckScore {
@@ -147,8 +164,7 @@ fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckS
 }
 
 fn read_truth(path: &Path, labels: &[String]) -> Result<Vec<Shown>> {
-    let bytes = read_bounded(path, MAX_TRUTH_BYTES)
-        .map_err(|error| Error::Mismatch(format!("{}: {error}", path.display())))?;
+    let bytes = read_bounded(path, MAX_TRUTH_BYTES).map_err(|error| error.named(path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
     let mut shown = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -157,9 +173,8 @@ fn read_truth(path: &Path, labels: &[String]) -> Result<Vec<Shown>> {
             [from, to, label] => from.parse().ok().zip(to.parse().ok()).map(|span| (span, label)),
             _ => None,
         };
-        let refuse = |what: String| {
-            Err(Error::Mismatch(format!("{}: line {}: {what}", path.display(), n + 1)))
-        };
+        let refuse =
+            |what: String| Err(Error::Usage(format!("{}: line {}: {what}", path.display(), n + 1)));
         match span {
             Some((_, label)) if !labels.iter().any(|known| known == label) => {
                 return refuse(format!(

@@ -52,7 +52,7 @@ fn norse_layers(tensors: Vec<NamedWeights>, parameters: &ChainParameters) -> Res
         )));
     }
     if take(READOUT_BIAS).is_some_and(|bias| bias.values.iter().any(|value| *value != 0.0)) {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::Model(format!(
             "{prefix}{READOUT_BIAS} is not zero, and layers here have no bias; train with \
              Linear(…, bias=False)"
         )));

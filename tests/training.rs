@@ -1,13 +1,14 @@
 //! Training as a user runs it: equal commands give equal bytes, an interrupted training goes on
 //! bit for bit, what was trained streams as it was scored, and bad data is named.
 
+mod pips;
 mod skip;
 #[cfg(any(feature = "kernel-host", feature = "cuda"))]
 mod steppers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::event::SensorSize;
@@ -17,36 +18,9 @@ use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::trainer::Trainer;
 use dvs_stream::window::{Partial, WindowConfig};
+use pips::{PROGRAM, check, pips, text};
 use serde_json::Value;
 use skip::skip;
-use tempfile::TempDir;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Runs, expects an exit code; gives standard output and standard error.
-fn check(arguments: &[&str], code: i32) -> (String, String) {
-    let Output { status, stdout, stderr } = run(arguments);
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {stderr}");
-    (stdout, stderr)
-}
-
-/// A folder of class folders with synthetic pips.
-fn pips(per_class: usize) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("pips");
-    let per_class = per_class.to_string();
-    check(&["synth", "-q", "--out", text(&out), "--per-class", &per_class, "--seed", "3"], 0);
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn loading(threads: usize) -> Loading {
     Loading {
@@ -94,7 +68,7 @@ fn weights(trainer: &Trainer) -> Vec<u32> {
 #[test]
 fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
     let folder = pips(3);
-    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
     let samples: Vec<&Sample> = data.samples.iter().collect();
     let mut whole = trainer(&recipe(), 1);
     let mut steps = 0;
@@ -143,7 +117,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
 #[test]
 fn a_training_by_the_kernels_is_the_cpus_and_goes_on_from_either() {
     let folder = pips(3);
-    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
     let samples: Vec<&Sample> = data.samples.iter().collect();
     let fingerprint = checkpoint::fingerprint(&samples);
     let go_on = |trainer: &mut Trainer, steps: usize| {
@@ -215,7 +189,7 @@ fn a_run_by_the_kernels_writes_the_cpus_model() {
 #[test]
 fn a_checkpoint_of_another_recipe_or_other_data_is_refused() {
     let folder = pips(2);
-    let data = dataset::load(&folder.path().join("pips"), &loading(1), &|_, _| ()).unwrap();
+    let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
     let samples: Vec<&Sample> = data.samples.iter().collect();
     let mut trained = trainer(&recipe(), 1);
     trained.batch(&samples).unwrap();
@@ -324,21 +298,24 @@ fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &s
 }
 
 #[test]
-fn a_damaged_recording_is_named_and_left_out() {
-    let folder = pips(3);
+fn a_fold_is_scored_on_its_own_recordings_whatever_else_is_kept_out() {
+    let folder = pips(2);
     let data = folder.path().join("pips");
-    let cut = data.join("di/di_1.aedat4");
-    let bytes = std::fs::read(&cut).unwrap();
-    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     let out = folder.path().join("M");
     let arguments = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
-    let (_, stderr) = check(&arguments, 0);
-    assert!(
-        stderr.contains("11 of 12 recordings") && stderr.contains("di/di_1.aedat4"),
-        "{stderr}"
-    );
-    let (_, stderr) = check(&[&arguments[..], &["--strict"]].concat(), 2);
-    assert!(stderr.contains("di/di_1.aedat4"), "{stderr}");
+    let (stdout, _) = check(&[&arguments[..], &["--folds", "2", "--val", text(&data)]].concat(), 0);
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    let n = |fold: &Value| fold["score"]["accuracy"]["n"].as_u64().unwrap();
+    assert_eq!(told["folds"].as_array().unwrap().iter().map(n).sum::<u64>(), 8);
+    assert_eq!(told["accuracy"]["n"], 8);
+    assert_eq!(told["cross_validation"]["n"], 8);
+    let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["cross_validation"], told["cross_validation"]);
+    assert_eq!(report["data"]["others"][0][0], "--val");
+    let page = std::fs::read_to_string(folder.path().join("M.report/index.html")).unwrap();
+    let share = told["cross_validation"]["share"].as_f64().unwrap();
+    assert!(page.contains(&format!("<p class=\"big\">{:.1} %</p>", 100.0 * share)), "{share}");
 }
 
 #[test]
@@ -362,6 +339,13 @@ fn wrong_use_is_said_in_one_line() {
         (&["--keep", "best"], "--keep best needs"),
         (&["--resume"], "there is no"),
         (&["--schedule", "linear"], "no schedule is called 'linear'"),
+        (&["--group-by", "time"], "--group-by time"),
+        (&["--folds", "FOLDS.csv:k", "--group-by", "time"], "--group-by time"),
+        (&["--window", "0ms"], "--window"),
+        (&["--window", "61s"], "--window"),
+        (&["--window", "30ms"], "tau_mem_inv"),
+        (&["--hidden", "100000"], "65536"),
+        (&["--hidden", "20000"], "weights"),
     ] {
         let (_, stderr) = check(&[&["train", data, "--out", out], arguments].concat(), 2);
         assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
@@ -427,38 +411,6 @@ fn a_full_disk_leaves_the_old_model_whole() {
     assert_eq!(std::fs::read(&out).unwrap(), b"the old model");
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 2, "nothing else is left beside it");
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interruption_saves_everything() {
-    let folder = pips(2);
-    let data = folder.path().join("pips");
-    let out = folder.path().join("M");
-    let arguments = ["train", text(&data), "--out", text(&out), "--epochs", "1000000"];
-    let log = folder.path().join("log");
-    let child = Command::new(PROGRAM)
-        .args(arguments)
-        .args(["--log", text(&log)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begun = || std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    while !begun() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let interrupt = ["-INT", &child.id().to_string()];
-    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on"));
-    check(&["info", text(&out)], 0);
-    assert!(folder.path().join("M.resume").is_file());
-    let best = ["--resume", "--keep", "best", "--val", text(&data)];
-    let (_, stderr) = check(&[&arguments[..], &best].concat(), 2);
-    assert!(stderr.contains("was made without --keep best"), "{stderr}");
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use super::Common;
 use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
-use super::{Common, exit};
 use crate::codec::{Compression, EncoderOptions, for_writing};
 use crate::convert::{Conversion, convert};
-use crate::error::{Error, grouped};
+use crate::error::grouped;
 use crate::event::SensorSize;
 
 const EXAMPLES: &str = "Examples:
@@ -79,14 +79,8 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         to,
         encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
     };
-    let converted = match convert(&args.input, &args.out, &how) {
-        Ok(converted) => converted,
-        Err(error) => {
-            let damaged = matches!(error, Error::Malformed { .. } | Error::Limit { .. });
-            let error = anyhow::Error::new(error).context(args.input.display().to_string());
-            return Ok(exit(if damaged { 1 } else { 2 }, &error, common));
-        }
-    };
+    let converted =
+        convert(&args.input, &args.out, &how).with_context(|| args.input.display().to_string())?;
     let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
         eprintln!("{output}: {events} events as {}", to.title);
@@ -97,5 +91,5 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     }
     let Some(damage) = converted.damage else { return Ok(ExitCode::SUCCESS) };
     eprintln!("error: {}: {damage}; {events} events before it were written", args.input.display());
-    Ok(ExitCode::from(1))
+    Ok(ExitCode::from(damage.exit_code()))
 }

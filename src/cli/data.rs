@@ -1,16 +1,13 @@
-//! Flags of labelled recordings, shared by `train` and `eval`, and how failures with them end.
+//! Flags of labelled recordings, shared by `train` and `eval`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, parse_time};
-use super::{Common, exit};
 use crate::dataset::Loading;
 use crate::dataset::split::Split;
-use crate::error::Error;
 use crate::view::ViewSpec;
 use crate::window::Partial;
 
@@ -109,16 +106,4 @@ impl SplitArgs {
             _ => bail!("--folds {text}: expected a number, or FILE.csv:COLUMN"),
         }
     }
-}
-
-/// Says what failed and gives the exit code: 1 for the system's and the data's failures, 2 for
-/// wrong use, 3 for a model that cannot be used.
-pub fn failure(error: Error, common: &Common) -> ExitCode {
-    let code = match &error {
-        Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => 1,
-        Error::Malformed { .. } | Error::Limit { .. } => 1,
-        Error::Model(_) | Error::Device(_) | Error::Tensor { .. } => 3,
-        _ => 2,
-    };
-    exit(code, &error.into(), common)
 }

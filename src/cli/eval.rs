@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::data::{PartialArg, SplitArgs, failure};
-use super::{Common, OutputArg, exit, open_model, scores, settled};
-use crate::dataset::Loading;
+use super::data::{PartialArg, SplitArgs};
+use super::{Common, OutputArg, open_model, scores, settled};
 use crate::dataset::split::Split;
-use crate::eval::{self, DeckScore};
+use crate::dataset::{Loading, lost};
+use crate::eval::{self, Deck, DeckScore};
 use crate::model::Model;
 use crate::session::Rules;
 
@@ -58,10 +58,7 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let model = match open_model(&args.model) {
-        Ok(model) => model,
-        Err(error) => return Ok(exit(3, &error, common)),
-    };
+    let model = open_model(&args.model)?;
     let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let loading = Loading {
         sensor: Some(model.card.sensor),
@@ -81,15 +78,12 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
     }
     let split = args.split.split()?;
     let part = (&split, args.split.by_time(), args.split.fold.as_deref(), args.seed);
-    let evaluated = match eval::folder(&model, rules, &args.data, &loading, part) {
-        Ok(evaluated) => evaluated,
-        Err(error) => return Ok(failure(error, common)),
-    };
+    let evaluated = eval::folder(&model, rules, &args.data, &loading, part)?;
     for note in evaluated.dataset.notes.iter().filter(|_| !common.quiet) {
         eprintln!("note: {note}");
     }
     for fault in &evaluated.dataset.faults {
-        eprintln!("error: {}: {}", fault.name, fault.message);
+        eprintln!("error: {fault}");
     }
     let of = if split == Split::All { "scored" } else { "kept out" };
     let each = evaluated.places.iter().zip(&evaluated.readings).map(|(k, reading)| {
@@ -119,7 +113,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
             println!("{}", scores::as_json("evaluation", of, &evaluated.score, &[])?);
         }
     }
-    Ok(ExitCode::from(u8::from(!evaluated.dataset.faults.is_empty())))
+    Ok(ExitCode::from(evaluated.dataset.exit_code()))
 }
 
 fn score_deck(
@@ -138,15 +132,15 @@ fn score_deck(
             truth.display()
         );
     }
-    let score = match eval::deck(model, rules, &args.data, &truth, loading) {
-        Ok(score) => score,
-        Err(error) => return Ok(failure(error, common)),
-    };
+    let Deck { score, losses, damage } = eval::deck(model, rules, &args.data, &truth, loading)?;
+    for note in lost(losses).iter().filter(|_| !common.quiet) {
+        eprintln!("note: {note}");
+    }
     match common.output() {
         OutputArg::Text => print!("{}", deck_as_text(&score)),
         _ => println!("{}", scores::deck_as_json(&score)?),
     }
-    Ok(ExitCode::SUCCESS)
+    damage.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
 }
 
 fn deck_as_text(score: &DeckScore) -> String {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::Common;
 use super::args::{parse_size, parse_time};
-use super::{Common, exit};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
@@ -95,13 +95,7 @@ struct NorseArgs {
 /// Runs the command.
 pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let From::Norse(args) = &args.from;
-    let (bytes, unused) = match model_of(args) {
-        Ok(imported) => imported,
-        Err(error) => {
-            let missing = !args.input.exists();
-            return Ok(exit(if missing { 2 } else { 3 }, &error, common));
-        }
-    };
+    let (bytes, unused) = model_of(args)?;
     store::replace(&args.out, &bytes)?;
     if !common.quiet {
         if !unused.is_empty() {

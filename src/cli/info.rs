@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use super::args::DecoderArgs;
 use super::{Common, OutputArg};
 use crate::decide::format_time_us;
-use crate::error::{Error, grouped};
+use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
 use crate::model::{MAX_BYTES, Model};
 use crate::nn::{Found, devices};
@@ -75,11 +74,7 @@ fn tell_recording(path: &Path, args: &InfoArgs, common: &Common) -> anyhow::Resu
     }
     let Err(error) = read else { return Ok(0) };
     eprintln!("error: {}: {error}", path.display());
-    Ok(match error {
-        Error::Unsupported(_) => 2,
-        Error::Io { .. } if unread => 2,
-        _ => 1,
-    })
+    Ok(error.exit_code())
 }
 
 fn as_text(path: &Path, info: &RecordingInfo) -> String {
@@ -127,11 +122,11 @@ fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Res
 
 fn tell_model(path: &Path, common: &Common) -> anyhow::Result<u8> {
     let opened = read_bounded(path, MAX_BYTES).and_then(|bytes| Model::from_bytes(&bytes));
-    let model = match opened.with_context(|| path.display().to_string()) {
+    let model = match opened {
         Ok(model) => model,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            return Ok(3);
+            eprintln!("error: {}: {error}", path.display());
+            return Ok(error.exit_code());
         }
     };
     if common.output() != OutputArg::Text {

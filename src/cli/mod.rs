@@ -1,7 +1,7 @@
 //! The command line: flags to calls, errors to exit codes. The door of clap.
 //!
 //! Exit codes: 0 done · 1 a recording failed or was damaged · 2 wrong use · 3 the model or the
-//! device cannot be used · 130 interrupted, after a clean end.
+//! device cannot be used · 130 interrupted, after a clean end. [`Error::exit_code`] says which.
 
 mod args;
 mod convert;
@@ -23,9 +23,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::error::Error;
 use crate::model::{MAX_BYTES, Model, check_gap};
 use crate::nn::DeviceChoice;
 use crate::session::Rules;
@@ -166,18 +167,19 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
-    done.unwrap_or_else(|error| exit(2, &error, common))
+    done.unwrap_or_else(|error| fail(&error, common))
 }
 
-/// Says what failed in one line (with -v the chain of causes) and gives the exit code.
-fn exit(code: u8, error: &anyhow::Error, common: &Common) -> ExitCode {
+/// Says what failed in one line (with -v the chain of causes) and gives the exit code; what is no
+/// [`Error`] is wrong use.
+fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
     eprintln!("error: {}", one_line(error));
     if common.verbose > 0 {
         for cause in error.chain().skip(1) {
             eprintln!("  because: {cause}");
         }
     }
-    ExitCode::from(code)
+    ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
 }
 
 /// All causes in one line; one that the error before it has told already is not told again.
@@ -208,7 +210,8 @@ fn model_bytes(args: &ModelArgs) -> anyhow::Result<Cow<'static, [u8]>> {
     match &args.model {
         None => Ok(Cow::Borrowed(SHIPPED)),
         Some(path) => {
-            read_bounded(path, MAX_BYTES).map(Cow::Owned).with_context(|| model_name(args))
+            let unusable = |error| Error::Model(format!("{}: {error}", path.display()));
+            Ok(Cow::Owned(read_bounded(path, MAX_BYTES).map_err(unusable)?))
         }
     }
 }
@@ -229,7 +232,9 @@ fn settled(
     let (view, mut told) = view.over(&model.card.view);
     let (card, told_too) = answers.over(&model.card);
     told.extend(told_too);
-    check_gap(card.gap_us, card.window_us)?;
+    if let Err(error) = check_gap(card.gap_us, card.window_us) {
+        bail!("--gap: {error}");
+    }
     let model = Model { card, ..model };
     for line in told.iter().filter(|_| !common.quiet) {
         eprintln!("note: {line}");

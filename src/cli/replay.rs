@@ -11,11 +11,11 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::data::PartialArg;
-use super::{Common, exit, interruption, open_model, settled};
+use super::{Common, interruption, open_model, settled};
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
-use crate::replay::{Outcome, Replay, run};
+use crate::replay::{Replay, run};
 use crate::session::windows_of;
 use crate::sink::{Labels, Style};
 use crate::source::is_stdin;
@@ -89,10 +89,7 @@ fn parse_origin(text: &str) -> Result<OriginArg, String> {
 
 /// Runs the command.
 pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let model = match open_model(&args.model) {
-        Ok(model) => model,
-        Err(error) => return Ok(exit(3, &error, common)),
-    };
+    let model = open_model(&args.model)?;
     check_use(args)?;
     let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let replay = Replay {
@@ -120,14 +117,11 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
     };
     let code = play(&model, &replay, common)?;
     // What a damaged recording held before the damage is drawn; of others nothing was read.
-    let read = [Outcome::Done, Outcome::Damaged].map(|outcome| ExitCode::from(outcome as u8));
-    if let (Some(folder), true) = (&args.plot, read.contains(&code)) {
+    if let (Some(folder), 0 | 1) = (&args.plot, code) {
         let how = (replay.reading, replay.window);
-        if let Err(error) = pictures::write(&model, replay.rules, &args.files[0], how, folder) {
-            return Ok(exit(1, &error.into(), common));
-        }
+        pictures::write(&model, replay.rules, &args.files[0], how, folder)?;
     }
-    Ok(code)
+    Ok(ExitCode::from(code))
 }
 
 fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
@@ -152,7 +146,7 @@ fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow::Result<ExitCode> {
+fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow::Result<u8> {
     let sizes: Option<u64> = replay
         .files
         .iter()
@@ -167,12 +161,8 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
     });
     let stop = interruption()?;
     let begun = Instant::now();
-    let outcome = run(model, replay, sink, &mut std::io::stdout(), &progress, &stop)
-        .context("the replay failed");
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(error) => return Ok(exit(1, &error, common)),
-    };
+    let worst = run(model, replay, sink, &mut std::io::stdout(), &progress, &stop)
+        .context("the replay failed")?;
     if common.verbose > 0 || (std::io::stderr().is_terminal() && !common.quiet) {
         let (seconds, events) = (begun.elapsed().as_secs_f64(), progress.events());
         let rate = events as f64 / seconds * 1e-6;
@@ -180,5 +170,5 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
         eprintln!("{events} events in {seconds:.3} s, {rate:.2} Mev/s");
     }
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(ExitCode::from(if interrupted { 130 } else { outcome as u8 }))
+    Ok(if interrupted { 130 } else { worst })
 }

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{DecoderArgs, Speed, parse_size, parse_speed};
 use super::convert::CompressionArg;
-use super::{Common, exit, interruption};
+use super::{Common, interruption};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
 use crate::progress::Progress;
@@ -104,10 +104,9 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Ok(()) | Err(Error::Stopped) if stop.load(Ordering::Relaxed) => Ok(ExitCode::from(130)),
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            let code = if matches!(error, Error::Unsupported(_)) { 2 } else { 1 };
             let what = format!("{}: after {}", args.file.display(), amount(&sent));
             let what = if sent.bytes > 0 { what } else { args.file.display().to_string() };
-            Ok(exit(code, &anyhow::Error::new(error).context(what), common))
+            Err(anyhow::Error::new(error).context(what))
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::log::{self, LogFormat};
-use super::{Common, OutputArg, exit, model_bytes, open_model, settled};
+use super::{Common, OutputArg, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
 use crate::nn::DeviceChoice;
@@ -243,11 +243,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
     }
-    let opened = open_model(&args.model).and_then(|model| Ok((model, model_bytes(&args.model)?)));
-    let (model, bytes) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return Ok(exit(3, &error, common)),
-    };
+    let (model, bytes) = (open_model(&args.model)?, model_bytes(&args.model)?);
     let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     // A launch costs the same for one stream as for thousands.
     let tick_us = match args.model.device.device {
@@ -296,8 +292,6 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let about = About::new(&name, &bytes, &model);
     drop(bytes);
     let records = common.output.map(|_| Box::new(std::io::stdout()) as Records);
-    match run(&model, about, &serve, records, &mut notice) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => Ok(exit(1, &error.into(), common)),
-    }
+    run(&model, about, &serve, records, &mut notice)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
-use super::data::{DataArgs, SplitArgs, failure};
+use super::data::{DataArgs, SplitArgs};
 use super::{Common, OutputArg, interruption, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
@@ -205,10 +205,7 @@ impl TrainArgs {
 
 /// Runs the command.
 pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let device = match args.device.device.open() {
-        Ok(device) => device,
-        Err(error) => return Ok(failure(error, common)),
-    };
+    let device = args.device.device.open()?;
     let recipe = args.recipe();
     let (view, _) = args.view.over(&ViewSpec::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -243,17 +240,14 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     match ran {
         Ok(outcome) => {
             let seconds = begun.elapsed().as_secs_f64();
-            let folder = args.report_folder();
-            if let Err(error) = report::write(&training, &outcome, &command_line(), &folder) {
-                return Ok(failure(error, common));
-            }
+            report::write(&training, &outcome, &command_line(), &args.report_folder())?;
             finish(args, common, &outcome, seconds)
         }
         Err(Error::Stopped) => {
             eprintln!("interrupted in cross-validation: nothing was written");
             Ok(ExitCode::from(130))
         }
-        Err(error) => Ok(failure(error, common)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -324,7 +318,7 @@ fn finish(
             eprintln!("interrupted: the model is that of now; --resume goes on where it stopped");
         }
     }
-    Ok(ExitCode::from(if trained.interrupted { 130 } else { 0 }))
+    Ok(ExitCode::from(if trained.interrupted { 130 } else { outcome.exit_code() }))
 }
 
 /// News to a bar, to lines, to a log.
@@ -371,6 +365,7 @@ impl Teller {
                 self.progress.tell(&format!("{used} of {all} recordings read{others}"));
             }
             News::Loaded(..) => (),
+            News::Fault(fault) => self.progress.tell(&format!("error: {fault}; it is left out")),
             News::Begins(name, epochs, recordings) => {
                 (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
                 if !name.is_empty() && !self.quiet {

@@ -210,7 +210,7 @@ impl Search<'_> {
 }
 
 fn refused(path: &Path, what: String) -> Error {
-    Error::Mismatch(format!("{}: {what}", path.display()))
+    Error::Usage(format!("{}: {what}", path.display()))
 }
 
 /// Whether the name has a recording's extension or the bytes a recording's mark. Tables are `.csv`

@@ -9,7 +9,6 @@ mod read;
 pub mod split;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::codec::{DecoderOptions, Format};
 use crate::error::{Error, Result};
@@ -90,6 +89,8 @@ pub struct Fault {
     pub name: String,
     /// What is wrong with it.
     pub message: String,
+    /// How a command ends that left it out: 3 where it is another sensor's, else 1.
+    pub exit_code: u8,
 }
 
 /// Labelled recordings.
@@ -112,22 +113,17 @@ pub struct Dataset {
 }
 
 /// Reads all recordings of a folder: those in class folders, or those that a label file names.
-/// `progress` hears how many of how many are read, from several threads.
 ///
 /// # Errors
 /// Where there is no such folder, no recording, an empty class folder, or one class only; with
 /// labels of a model, where there is another; with `strict`, the first fault, and labels or
 /// recordings without their other half.
-pub fn load(
-    folder: &Path,
-    loading: &Loading,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Dataset> {
+pub fn load(folder: &Path, loading: &Loading) -> Result<Dataset> {
     let Found { labels, recordings, mut notes, ignored } = find::find(folder, loading)?;
     let settled = settle(&recordings, loading);
     let Settled { sensor, guessed } = settled;
     if sensor.pixels() > MAX_PIXELS {
-        return Err(Error::Mismatch(format!(
+        return Err(Error::Usage(format!(
             "a sensor of {sensor} pixels is larger than a network takes: cut a part out with \
              --crop X,Y,W,H"
         )));
@@ -138,14 +134,12 @@ pub fn load(
              that holds every event (--sensor WxH says otherwise)"
         ));
     }
-    let done = AtomicUsize::new(0);
     let cutter = || Cutter::new(loading.windows(sensor));
     let read = in_parallel(&recordings, loading.threads, cutter, |cutter, recording| {
-        let read = read::sample(recording, loading, settled, cutter);
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1, recordings.len());
-        read
+        read::sample(recording, loading, settled, cutter)
     });
     let (mut samples, mut faults, mut losses) = (Vec::new(), Vec::new(), Losses::default());
+    let mut first = None;
     for (recording, read) in recordings.iter().zip(read) {
         match read {
             Ok((sample, lost)) => {
@@ -153,17 +147,30 @@ pub fn load(
                 losses += lost;
             }
             Err(error) => {
-                let fault = Fault { name: recording.name.clone(), message: error.to_string() };
+                let name = recording.name.clone();
                 if loading.strict {
-                    return Err(Error::Mismatch(format!("{}: {fault}", folder.display())));
+                    return Err(error.named(format!("{}: {name}", folder.display())));
                 }
-                faults.push(fault);
+                faults.push(Fault::new(name, &error));
+                first.get_or_insert(error);
             }
         }
     }
+    notes.extend(lost(losses));
     let dataset = Dataset { labels, sensor, samples, faults, notes, ignored, losses };
-    dataset.check(folder, loading)?;
+    dataset.check(folder, loading, first)?;
     Ok(dataset)
+}
+
+/// What a user is told of events that reached no window, where there are any.
+pub fn lost(losses: Losses) -> Option<String> {
+    let Losses { late, outside, overflow, malformed } = losses;
+    (!losses.is_none()).then(|| {
+        format!(
+            "events that reached no window: {outside} outside the sensor, {late} late, {overflow} \
+             overflowing, {malformed} malformed"
+        )
+    })
 }
 
 /// The network's sensor. A recording that cannot be read has no say; its fault shows later.
@@ -177,19 +184,38 @@ fn settle(recordings: &[Recording], loading: &Loading) -> Settled {
 }
 
 impl Dataset {
-    fn check(&self, folder: &Path, loading: &Loading) -> Result<()> {
-        let refuse = |what: String| Err(Error::Mismatch(format!("{}: {what}", folder.display())));
-        let first = self.faults.first().map(|fault| format!(", as {fault}")).unwrap_or_default();
+    /// The highest exit code of what was left out, else 0.
+    pub fn exit_code(&self) -> u8 {
+        self.faults.iter().map(|fault| fault.exit_code).max().unwrap_or(0)
+    }
+
+    /// Refuses a class without a recording, for the reason of the first fault.
+    fn check(&self, folder: &Path, loading: &Loading, first: Option<Error>) -> Result<()> {
+        let refuse = |what: String| {
+            let what = format!("{}: {what}", folder.display());
+            Err(match (first, self.faults.first()) {
+                (Some(error), Some(fault)) => error.named(format!("{what}, as {}", fault.name)),
+                _ => Error::Usage(what),
+            })
+        };
         if self.samples.is_empty() {
-            return refuse(format!("none of {} recordings can be used{first}", self.faults.len()));
+            return refuse(format!("none of {} recordings can be used", self.faults.len()));
         }
         let used = |class| self.samples.iter().any(|sample| sample.class == class);
         match (0..self.labels.len()).find(|class| !used(*class)) {
             Some(class) if loading.labels.is_none() => {
-                refuse(format!("no recording of class '{}' can be used{first}", self.labels[class]))
+                refuse(format!("no recording of class '{}' can be used", self.labels[class]))
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Fault {
+    /// Nobody named the file itself, so that it is none of wrong use.
+    fn new(name: String, error: &Error) -> Self {
+        let exit_code = if error.exit_code() == 3 { 3 } else { 1 };
+        Fault { name, message: error.to_string(), exit_code }
     }
 }
 

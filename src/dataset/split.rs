@@ -50,7 +50,7 @@ impl Split {
     /// one of those. A table is taken as it is.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where a side would be empty, a class would not be trained on, or a
+    /// [`Error::Usage`] where a side would be empty, a class would not be trained on, or a
     /// table does not fit the dataset.
     pub fn folds(&self, dataset: &Dataset, by_time: bool, seed: u64) -> Result<Vec<Fold>> {
         let samples = &dataset.samples;
@@ -70,6 +70,21 @@ impl Split {
 }
 
 impl Fold {
+    /// The fold of this name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] lists those that there are.
+    pub fn choose(folds: Vec<Fold>, name: &str) -> Result<Fold> {
+        let names: Vec<_> = folds.iter().map(|fold| fold.name.clone()).collect();
+        folds.into_iter().find(|fold| fold.name == name).ok_or_else(|| {
+            let there = match names.join(", ") {
+                none if none.is_empty() => "for none has a name: leave --fold out".to_owned(),
+                names => format!("but {names}"),
+            };
+            Error::Usage(format!("--fold {name}: there is no such fold, {there}"))
+        })
+    }
+
     fn check(&self, dataset: &Dataset) -> Result<()> {
         let of = match self.name.as_str() {
             "" => String::new(),
@@ -95,7 +110,7 @@ impl Fold {
         } else {
             return Ok(());
         };
-        Err(Error::Mismatch(what))
+        Err(Error::Usage(what))
     }
 }
 
@@ -146,7 +161,7 @@ fn deal(samples: &[Sample], groups: &[usize], n: usize, seed: u64) -> Result<Vec
     let mut dealt: Vec<usize> = (0..samples.len()).filter(|group| sizes[*group] > 0).collect();
     if n < 2 || n > dealt.len() {
         let most = dealt.len();
-        return Err(Error::Mismatch(format!(
+        return Err(Error::Usage(format!(
             "--folds {n}: from 2 to {most} are possible, of {} recordings in {most} groups",
             samples.len()
         )));
@@ -173,7 +188,7 @@ fn deal(samples: &[Sample], groups: &[usize], n: usize, seed: u64) -> Result<Vec
 }
 
 fn table(samples: &[Sample], path: &Path, column: &str) -> Result<Vec<Fold>> {
-    let refused = |what: String| Error::Mismatch(format!("{}: {what}", path.display()));
+    let refused = |what: String| Error::Usage(format!("{}: {what}", path.display()));
     let bytes = read_bounded(path, MAX_TABLE_BYTES).map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();

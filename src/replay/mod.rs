@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ingest::Reading;
 use crate::model::Model;
 use crate::nn::{Trace, TracedVariable};
@@ -46,51 +46,11 @@ pub struct Replay {
     pub record: Option<PathBuf>,
 }
 
-/// What came of it, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// All recordings were read to their end.
-    Done = 0,
-    /// A recording was damaged; its good part was used.
-    Damaged = 1,
-    /// A file is missing, or of no known format.
-    Misused = 2,
-    /// A recording does not fit the model.
-    Unfit = 3,
-}
-
-impl Outcome {
-    fn of(error: &Error) -> Outcome {
-        match error {
-            Error::Stopped => Outcome::Done,
-            Error::Malformed { .. } | Error::Limit { .. } => Outcome::Damaged,
-            Error::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => Outcome::Misused,
-                _ => Outcome::Damaged,
-            },
-            Error::Unsupported(_) => Outcome::Misused,
-            Error::Mismatch(_) | Error::Model(_) | Error::Device(_) | Error::Tensor { .. } => {
-                Outcome::Unfit
-            }
-        }
-    }
-
-    fn from_code(code: u8) -> Outcome {
-        match code {
-            0 => Outcome::Done,
-            1 => Outcome::Damaged,
-            2 => Outcome::Misused,
-            _ => Outcome::Unfit,
-        }
-    }
-}
-
-/// Replays all recordings. Records go to `out` through `sink`, diagnostics to standard error;
+/// Replays all recordings; gives the highest exit code of those that failed, else 0. Records go to `out` through `sink`, diagnostics to standard error;
 /// `stop` ends every stream early, with its summary.
 ///
 /// # Errors
-/// When the network fails or the record file cannot be written; a recording's own failure is an
-/// [`Outcome`].
+/// When the network fails or the record file cannot be written.
 pub fn run(
     model: &Model,
     replay: &Replay,
@@ -98,7 +58,7 @@ pub fn run(
     out: &mut (dyn Write + Send),
     progress: &Progress,
     stop: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<u8> {
     let mut session = Session::new(model.network.clone(), replay.rules, replay.n_slots)?;
     if replay.record.is_some() {
         session.start_trace();
@@ -112,8 +72,7 @@ pub fn run(
             scope.spawn(move || {
                 while let Some(path) = replay.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let player = Player { path, replay, progress, stop };
-                    let outcome = player.play(&port);
-                    worst.fetch_max(outcome as u8, Ordering::Relaxed);
+                    worst.fetch_max(player.play(&port), Ordering::Relaxed);
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
@@ -130,7 +89,7 @@ pub fn run(
     if let (Some(path), Some(trace)) = (&replay.record, session.take_trace()) {
         write_trace(path, &trace, times_us)?;
     }
-    Ok(Outcome::from_code(worst.into_inner()))
+    Ok(worst.into_inner())
 }
 
 fn write_trace(path: &Path, trace: &Trace, times_us: Vec<u64>) -> Result<()> {

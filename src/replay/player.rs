@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Outcome, Replay};
+use super::Replay;
 use crate::codec::Need;
 use crate::engine::{Feed, Port};
 use crate::error::{Error, Result};
@@ -27,11 +27,11 @@ pub struct Player<'a> {
 }
 
 impl Player<'_> {
-    /// Plays all passes as one stream.
-    pub fn play(&self, port: &Port) -> Outcome {
+    /// Plays all passes as one stream. Gives the exit code of its failure, else 0.
+    pub fn play(&self, port: &Port) -> u8 {
         let shown = self.path.display().to_string();
         let stream = if is_stdin(self.path) { "stdin" } else { &shown };
-        let Ok(mut feed) = port.open(stream) else { return Outcome::Done };
+        let Ok(mut feed) = port.open(stream) else { return 0 };
         let mut ingest = Ingest::new(self.replay.reading, self.replay.window, Some(&shown));
         if self.replay.speed.is_some() {
             ingest.cut_singly();
@@ -49,7 +49,7 @@ impl Player<'_> {
         let error = error.filter(|error| !matches!(error, Error::Stopped));
         // Without an engine there is nobody to tell.
         let _ = feed.end(StreamEnd::new(stream, totals, error));
-        error.map_or(Outcome::Done, Outcome::of)
+        error.map_or(0, Error::exit_code)
     }
 
     fn pass(&self, ingest: &mut Ingest, feed: &mut Feed, pacer: &mut Pacer) -> Result<()> {

@@ -37,7 +37,12 @@ impl Socket {
             Target::Udp { .. } | Target::Dv(_) => Err(ErrorKind::Unsupported.into()),
         };
         let ready = connected.and_then(|socket| socket.patient().map(|()| socket));
-        ready.map_err(|source| Error::Io { what: format!("no receiver at {target}"), source })
+        // A socket that is not there is an absent receiver, not a file that was named wrongly.
+        let absent = |source| Error::Io {
+            what: format!("no receiver at {target}"),
+            source: io::Error::other::<io::Error>(source),
+        };
+        ready.map_err(absent)
     }
 
     fn patient(&self) -> io::Result<()> {
@@ -177,7 +182,8 @@ pub fn converse(
         is_sent.store(true, Ordering::Relaxed);
         match (hearing.join().unwrap_or_default(), played) {
             (Heard { refusal: Some(message), .. }, _) => {
-                Err(Error::Mismatch(format!("the receiver at {target} says: {message}")))
+                let what = format!("the receiver at {target} says");
+                Err(Error::Io { what, source: std::io::Error::other(message) })
             }
             // Whoever reads the answers has had enough.
             (Heard { is_unwanted: true, .. }, _) => Ok(()),

@@ -48,7 +48,7 @@ pub fn write(path: &Path, arrays: &[Array]) -> Result<()> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npz") => write_npz(path, arrays).map_err(failed),
         Some("safetensors") => write_safetensors(path, arrays).map_err(failed),
-        _ => Err(Error::Mismatch(format!(
+        _ => Err(Error::Usage(format!(
             "{}: arrays are written as .npz or .safetensors",
             path.display()
         ))),

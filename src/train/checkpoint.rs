@@ -63,7 +63,8 @@ pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
 /// Sets a training, which has not begun, to where a checkpoint stands.
 ///
 /// # Errors
-/// [`Error::Model`] where the bytes are no checkpoint, or one of another recipe or other data.
+/// [`Error::Model`] where the bytes are no checkpoint, [`Error::Usage`] where they are one of
+/// another recipe or other data.
 pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
     let damaged = |error: &dyn std::fmt::Display| {
         Error::Model(format!("no whole checkpoint of a training: {error}; begin without --resume"))
@@ -75,7 +76,7 @@ pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
     let facts: Facts = serde_json::from_str(text).map_err(|error| damaged(&error))?;
     check_recipe(&facts.recipe, trainer.recipe())?;
     if facts.data != data {
-        return Err(Error::Model(
+        return Err(Error::Usage(
             "the checkpoint is of other recordings, another split or view: train on the same, or \
              begin without --resume"
                 .to_owned(),
@@ -98,7 +99,7 @@ pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
 fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {
     let differs = saved.settings().into_iter().zip(asked.settings()).find(|(a, b)| a != b);
     match differs {
-        Some(((name, saved), (_, asked))) => Err(Error::Model(format!(
+        Some(((name, saved), (_, asked))) => Err(Error::Usage(format!(
             "the checkpoint was made with --{name} {saved}, this command says {asked}: use the \
              same recipe, or begin without --resume"
         ))),

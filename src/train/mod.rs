@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::dataset::split::{Fold, Split};
-use crate::dataset::{self, Dataset, Loading, Sample};
+use crate::dataset::{self, Dataset, Fault, Loading, Sample};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::nn::Device;
@@ -75,6 +75,8 @@ pub enum News<'a> {
     Note(String),
     /// Recordings were read: so many of so many, beside so many other files.
     Loaded(usize, usize, usize),
+    /// A recording was left out.
+    Fault(&'a Fault),
     /// A training begins: its name (of a fold, or empty), its epochs and recordings.
     Begins(&'a str, u32, usize),
     /// A step was taken, in this epoch (from 1); recordings used in it so far, and their sums.
@@ -120,6 +122,15 @@ pub struct Outcome {
     pub trained: Trained,
     /// The split that it was trained with.
     pub fold: Fold,
+}
+
+impl Outcome {
+    /// The highest exit code of the recordings that were left out, else 0.
+    pub fn exit_code(&self) -> u8 {
+        let others = [&self.also, &self.validation];
+        let datasets = others.into_iter().flatten().chain([&self.dataset]);
+        datasets.map(Dataset::exit_code).max().unwrap_or(0)
+    }
 }
 
 /// Trains, and writes the model file; beside it, while it runs, the checkpoint.
@@ -173,22 +184,14 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
 }
 
 fn load(folder: &Path, loading: &Loading, tell: &mut Tell<'_>) -> Result<Dataset> {
-    let dataset = dataset::load(folder, loading, &|_, _| ())?;
+    let dataset = dataset::load(folder, loading)?;
     let all = dataset.samples.len() + dataset.faults.len();
     tell(News::Loaded(dataset.samples.len(), all, dataset.ignored))?;
     for note in &dataset.notes {
         tell(News::Note(note.clone()))?;
     }
     for fault in &dataset.faults {
-        tell(News::Note(format!("{}: left out: {}", fault.name, fault.message)))?;
-    }
-    let losses = dataset.losses;
-    if losses.total() > 0 {
-        tell(News::Note(format!(
-            "events that reached no window: {} outside the sensor, {} late, {} overflowing, {} \
-             malformed",
-            losses.outside, losses.late, losses.overflow, losses.malformed
-        )))?;
+        tell(News::Fault(fault))?;
     }
     Ok(dataset)
 }
@@ -206,25 +209,13 @@ impl Run<'_> {
     fn choose(&self, folds: Vec<Fold>) -> Result<(Vec<Fold>, Fold)> {
         let Training { fold: asked, keep, .. } = self.training;
         let (crossed, last) = match (asked, folds.len()) {
-            (Some(name), _) => {
-                let names: Vec<_> = folds.iter().map(|fold| fold.name.clone()).collect();
-                let Some(fold) = folds.into_iter().find(|fold| fold.name == *name) else {
-                    let there = match names.join(", ") {
-                        none if none.is_empty() => "for none has a name: leave --fold out".into(),
-                        names => format!("but {names}"),
-                    };
-                    return Err(Error::Mismatch(format!(
-                        "--fold {name}: there is no such fold, {there}"
-                    )));
-                };
-                (Vec::new(), fold)
-            }
+            (Some(name), _) => (Vec::new(), Fold::choose(folds, name)?),
             (None, 1) => (Vec::new(), folds.into_iter().next().unwrap_or_else(|| self.all())),
             (None, _) => (folds, self.all()),
         };
         let held_out = !last.test.is_empty() || self.validation.is_some();
         if *keep == Keep::Best && !held_out {
-            return Err(Error::Mismatch(
+            return Err(Error::Usage(
                 "--keep best needs recordings that are kept out: --val DATA, --split first:N, or \
                  --fold K of --folds"
                     .to_owned(),
@@ -256,12 +247,12 @@ impl Run<'_> {
         let untrained = self.model(&trainer, &samples)?;
         let data = checkpoint::fingerprint(&samples);
         if let (Some(path), true) = (checkpoint, training.resume) {
-            let bytes =
-                read_bounded(path, checkpoint::MAX_BYTES).map_err(|error| named(path, error))?;
-            checkpoint::resume(&mut trainer, data, &bytes).map_err(|error| named(path, error))?;
+            let named = |error: Error| error.named(path.display());
+            let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(named)?;
+            checkpoint::resume(&mut trainer, data, &bytes).map_err(named)?;
             let begun = !trainer.progress().epochs.is_empty();
             if training.keep == Keep::Best && begun && trainer.best().is_none() {
-                return Err(Error::Mismatch(
+                return Err(Error::Usage(
                     "the checkpoint was made without --keep best, so its best weights are gone: \
                      leave --keep best out, or begin without --resume"
                         .to_owned(),
@@ -343,8 +334,4 @@ impl Run<'_> {
         )))?;
         Ok(true)
     }
-}
-
-fn named(path: &Path, error: Error) -> Error {
-    Error::Model(format!("{}: {error}", path.display()))
 }

@@ -137,7 +137,7 @@ impl Recipe {
     /// Refuses what cannot be trained.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] names the value.
+    /// [`Error::Usage`] names the value.
     pub fn check(&self) -> Result<()> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let refused = if self.epochs == 0 {
@@ -161,7 +161,7 @@ impl Recipe {
         } else {
             return Ok(());
         };
-        Err(Error::Mismatch(refused.to_owned()))
+        Err(Error::Usage(refused.to_owned()))
     }
 
     /// Names and values, as the command line spells them.
@@ -210,7 +210,7 @@ impl FromStr for Schedule {
         match text {
             "constant" => Ok(Schedule::Constant),
             "cosine" => Ok(Schedule::Cosine),
-            _ => Err(Error::Mismatch(format!(
+            _ => Err(Error::Usage(format!(
                 "no schedule is called '{text}': there are constant and cosine"
             ))),
         }

@@ -1,9 +1,8 @@
 //! Over folders made here.
 
 use std::fs;
-use std::sync::Mutex;
 
-use dvs_stream::dataset::{MAX_WINDOWS, load};
+use dvs_stream::dataset::MAX_WINDOWS;
 use dvs_stream::event::SensorSize;
 use dvs_stream::frame::Frames;
 use dvs_stream::ingest::{Ingest, Reading};
@@ -50,6 +49,7 @@ fn label_files_in_every_spelling() {
         ("labels.csv", "file,class\none.aedat,10\ntwo.aedat,9\nsub/three.aedat,9\n"),
         ("labels.txt", "#sample #class\none\t10\n\ntwo   9\n  sub/three 9\n"),
         ("labels.csv", "\u{feff}Name;Class;more\none;10;x\ntwo; 9\n./sub/three.aedat;9"),
+        ("labels.csv", "\"file\",\"class\"\n\"one.aedat\",\"10\"\ntwo,\"9\"\n\"sub/three\",9\n"),
         ("labels.tsv", "one\t10\ntwo\t9\r\nsub/three\t9\r\n"),
     ];
     for (list, text) in files {
@@ -307,10 +307,7 @@ fn threads_change_nothing() {
         }
     }
     fs::write(folder.path().join("sp/words.aedat"), "words").unwrap();
-    let calls = Mutex::new(Vec::new());
-    let told = |done, of| calls.lock().unwrap().push((done, of));
-    let one = load(folder.path(), &Loading { threads: 1, ..loading() }, &told).unwrap();
-    assert_eq!(*calls.lock().unwrap(), (1..=21).map(|k| (k, 21)).collect::<Vec<_>>());
+    let one = read(folder.path(), &Loading { threads: 1, ..loading() });
     for threads in [0, 2, 5, 64] {
         assert!(one == read(folder.path(), &Loading { threads, ..loading() }), "{threads} threads");
     }

@@ -36,12 +36,12 @@ fn loading() -> Loading {
 }
 
 fn read(folder: &Path, loading: &Loading) -> Dataset {
-    load(folder, loading, &|_, _| ()).unwrap()
+    load(folder, loading).unwrap()
 }
 
 /// The error's text, which names every part and is one line.
 fn refused(folder: &Path, loading: &Loading, parts: &[&str]) {
-    let error = load(folder, loading, &|_, _| ()).expect_err("is refused").to_string();
+    let error = load(folder, loading).expect_err("is refused").to_string();
     assert!(!error.contains('\n'), "{error}");
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in `{error}`");

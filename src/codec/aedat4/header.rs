@@ -103,7 +103,7 @@ impl Header {
         };
         self.stream(id).filter(is_events).ok_or_else(|| {
             let found = self.stream(id).map_or("no such stream", |_| "a stream without events");
-            Error::Mismatch(format!("stream {id} is {found}: the recording has {}", self.list()))
+            Error::Usage(format!("stream {id} is {found}: the recording has {}", self.list()))
         })
     }
 

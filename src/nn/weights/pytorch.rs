@@ -33,7 +33,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<NamedWeights>> {
     if let Some(order) = names.iter().find(|name| *name == &format!("{folder}byteorder"))
         && entry(&mut archive, order, 16)? != b"little"
     {
-        return Err(Error::Unsupported(
+        return Err(Error::Model(
             "weights saved on a big-endian machine; save them as safetensors there".to_owned(),
         ));
     }

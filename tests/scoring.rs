@@ -1,0 +1,120 @@
+//! What `train` and `eval` say of recordings that are damaged, do not fit or lose events, and how
+//! every command ends then.
+
+mod pips;
+
+use std::path::Path;
+
+use pips::{check, pips, text};
+use serde_json::Value;
+
+const DECK: &str = "fixtures/deck.aedat4";
+const TRUTH: [&str; 2] = ["--truth", "fixtures/deck.csv"];
+
+fn last_line(lines: &str) -> Value {
+    serde_json::from_str(lines.lines().last().unwrap()).unwrap()
+}
+
+fn halve(from: &Path, to: &Path) {
+    let bytes = std::fs::read(from).unwrap();
+    std::fs::write(to, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn the_good_part_of_a_cut_deck_is_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("cut.aedat4");
+    halve(Path::new(DECK), &cut);
+    let eval = [&["eval", text(&cut)][..], &TRUTH].concat();
+    let (stdout, stderr) = check(&eval, 1);
+    let score = last_line(&stdout);
+    let [right, n] = ["right", "n"].map(|key| score["right"][key].as_u64().unwrap());
+    assert!(n == 8 && (1..8).contains(&right), "{score}");
+    assert!(stderr.starts_with("error: ") && stderr.contains("cut.aedat4: "), "{stderr}");
+    let (stdout, stderr) = check(&[&eval[..], &["--strict"]].concat(), 1);
+    assert!(stdout.is_empty() && stderr.contains("cut.aedat4: "), "{stderr}");
+}
+
+#[test]
+fn a_damaged_recording_is_named_left_out_and_ends_in_1() {
+    let folder = pips(3);
+    let data = folder.path().join("pips");
+    let cut = data.join("di/di_1.aedat4");
+    halve(&cut, &cut);
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
+    let (_, stderr) = check(&train, 1);
+    assert!(stderr.contains("11 of 12 recordings"), "{stderr}");
+    for command in [&train[..], &["eval", text(&data)]] {
+        for flag in ["--output=jsonl", "-q", "--strict"] {
+            let (stdout, stderr) = check(&[command, &[flag]].concat(), 1);
+            assert_eq!(stdout.is_empty(), flag == "--strict");
+            let named =
+                |line: &&str| line.starts_with("error: ") && line.contains("di/di_1.aedat4");
+            assert_eq!(stderr.lines().filter(named).count(), 1, "{command:?} {flag}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_cause_has_one_exit_code_whatever_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let [large, pointer, one] =
+        ["large.aedat4", "lfs.aedat4", "one.aedat"].map(|name| folder.path().join(name));
+    check(&["convert", "--sensor", "346x260", DECK, text(&large)], 0);
+    std::fs::write(&pointer, "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    let eval = |path| [&["eval", path], &TRUTH[..]].concat();
+    for command in [
+        &["replay", "--stream-id", "9", DECK][..],
+        &["info", "--stream-id", "9", DECK],
+        &["convert", "--stream-id", "9", DECK, text(&one)],
+        &[&eval(DECK)[..], &["--stream-id", "9"]].concat(),
+        &["replay", text(&pointer)],
+        &["info", text(&pointer)],
+        &["convert", text(&pointer), text(&one)],
+        &eval(text(&pointer)),
+        &["replay", "absent.aedat4"],
+        &["info", "absent.aedat4"],
+        &["convert", "absent.aedat4", text(&one)],
+        &["eval", "absent"],
+        &["send", "absent.aedat4", "tcp://127.0.0.1:1"],
+    ] {
+        check(command, 2);
+    }
+    for command in [&["replay", text(&large)][..], &eval(text(&large))] {
+        let (_, stderr) = check(command, 3);
+        assert!(stderr.contains("346x260") && stderr.contains("--scale"), "{stderr}");
+    }
+    let classes = folder.path().join("classes");
+    std::fs::create_dir_all(classes.join("he")).unwrap();
+    std::fs::rename(&large, classes.join("he/large.aedat4")).unwrap();
+    check(&["eval", text(&classes)], 3);
+}
+
+#[test]
+fn events_outside_the_sensor_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("he")).unwrap();
+    std::fs::copy(DECK, folder.path().join("he/deck.aedat4")).unwrap();
+    let crop = ["--sensor", "60x60", "--crop", "20,20,35,35"];
+    for data in [&["eval", DECK][..], &["eval", text(folder.path())]] {
+        let (_, stderr) = check(&[data, &crop].concat(), 0);
+        assert!(stderr.contains("outside the sensor"), "{stderr}");
+        let (_, stderr) = check(data, 0);
+        assert!(!stderr.contains("outside the sensor"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_split_that_leaves_nothing_to_score_says_why() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    for (flags, part) in [
+        (&["--folds", "2"][..], "name it with --fold"),
+        (&["--folds", "2", "--fold", "9"], "--fold 9: there is no such fold, but 0, 1"),
+        (&["--group-by", "time"], "--split or --folds"),
+    ] {
+        let (_, stderr) = check(&[&["eval", text(&data)], flags].concat(), 2);
+        assert!(stderr.contains(part), "{flags:?}: {stderr}");
+    }
+}
