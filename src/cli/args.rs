@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 
 use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
 pub use crate::decide::parse_time;
-use crate::decide::{Readout, check_share};
+use crate::decide::{Readout, check_share, format_time_us};
 use crate::event::SensorSize;
-use crate::model::Card;
+use crate::model::{Card, MAX_WINDOW_US};
 use crate::nn::DeviceChoice;
 use crate::view::{Crop, Orient, PolarityBit, ViewSpec};
 
@@ -172,7 +172,7 @@ impl AnswerArgs {
             card.readout = readout;
         }
         if let Some(gap_us) = self.gap.filter(|gap_us| *gap_us != card.gap_us) {
-            let [new, old] = [gap_us, card.gap_us].map(crate::decide::format_time_us);
+            let [new, old] = [gap_us, card.gap_us].map(format_time_us);
             told.push(format!("--gap {new} replaces the model's {old}"));
             card.gap_us = gap_us;
         }
@@ -182,6 +182,14 @@ impl AnswerArgs {
         }
         (card, told)
     }
+}
+
+/// The length of a window, within a model's limits.
+pub fn parse_window(text: &str) -> Result<u64, String> {
+    let window_us = parse_time(text)?;
+    let most = format_time_us(MAX_WINDOW_US);
+    let within = (1..=MAX_WINDOW_US).contains(&window_us);
+    within.then_some(window_us).ok_or_else(|| format!("a window lasts from 1us to {most}"))
 }
 
 /// `35x35`.

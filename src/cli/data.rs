@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
-use super::args::{DecoderArgs, parse_time};
+use super::args::{DecoderArgs, parse_window};
 use crate::dataset::Loading;
 use crate::dataset::split::Split;
 use crate::view::ViewSpec;
@@ -15,7 +15,7 @@ use crate::window::Partial;
 #[derive(Args)]
 pub struct DataArgs {
     /// Length of a window
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_window)]
     window: u64,
     /// The last, unfinished window: keep it, or drop it as Tonic does
     #[arg(long, default_value = "keep")]
@@ -72,7 +72,8 @@ pub struct SplitArgs {
     /// Only this fold of --folds
     #[arg(long, value_name = "NAME", requires = "folds")]
     pub fold: Option<String>,
-    /// Keep recordings of a class that overlap in absolute time on one side
+    /// Keep recordings of a class that overlap in absolute time on one side of --split, or in one
+    /// fold of --folds N; a table's folds are taken as they are
     #[arg(long, value_name = "time")]
     group_by: Option<GroupArg>,
 }
@@ -88,6 +89,21 @@ impl SplitArgs {
     }
 
     pub fn split(&self) -> anyhow::Result<Split> {
+        let split = self.named()?;
+        match (&split, self.by_time()) {
+            (Split::All, true) => bail!(
+                "--group-by time keeps recordings together that --split or --folds N would part: \
+                 name one of them"
+            ),
+            (Split::Table(..), true) => bail!(
+                "--group-by time goes with --split and --folds N: the folds of a table are taken \
+                 as they are"
+            ),
+            _ => Ok(split),
+        }
+    }
+
+    fn named(&self) -> anyhow::Result<Split> {
         if let Some(text) = &self.split {
             let n = text.strip_prefix("first:").and_then(|n| n.parse().ok()).filter(|n| *n > 0);
             return match n {

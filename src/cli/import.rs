@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::Common;
-use super::args::{parse_size, parse_time};
+use super::args::{parse_size, parse_time, parse_window};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
@@ -61,7 +61,7 @@ struct NorseArgs {
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     sensor: SensorSize,
     /// Length of a window
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_window)]
     window: u64,
     /// Decoding of the readout
     #[arg(long, value_name = "READOUT", default_value = "max")]

@@ -140,7 +140,8 @@ impl Outcome {
 /// # Errors
 /// As [`dataset::load`], [`Split::folds`] and the training itself say.
 pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Result<Outcome> {
-    training.recipe.check()?;
+    // Whatever the recordings are: they take long to read.
+    training.recipe.check(1, 1, training.loading.window_us as f64 * 1e-6)?;
     let dataset = load(&training.data, &training.loading, tell)?;
     let like_it = Loading {
         labels: Some(dataset.labels.clone()),

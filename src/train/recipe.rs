@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::loss::{Loss, LossKind};
 use crate::augment::{Augmentation, Augmentations};
 use crate::error::{Error, Result};
-use crate::nn::{AdamSettings, ChainParameters, LayerSpec};
+use crate::nn::{AdamSettings, ChainParameters, LayerSpec, check_specs};
 
 /// How the learning rate goes over the epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,11 +134,11 @@ impl Recipe {
         layers
     }
 
-    /// Refuses what cannot be trained.
+    /// Refuses what cannot be trained on so many inputs and classes, in windows of `window_s`.
     ///
     /// # Errors
     /// [`Error::Usage`] names the value.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, inputs: usize, classes: usize, window_s: f64) -> Result<()> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let refused = if self.epochs == 0 {
             "--epochs 0: there is nothing to train"
@@ -159,7 +159,8 @@ impl Recipe {
         } else if !positive(f64::from(self.init_scale)) {
             "--init-scale: a factor is a positive number"
         } else {
-            return Ok(());
+            let checked = check_specs(self.layers(inputs, classes).iter_mut(), window_s);
+            return checked.map(drop).map_err(|error| Error::Usage(error.to_string()));
         };
         Err(Error::Usage(refused.to_owned()))
     }

@@ -90,8 +90,8 @@ impl Trainer {
         threads: usize,
         device: &Device,
     ) -> Result<Self> {
-        recipe.check()?;
         let (inputs, classes) = (preparation.inputs(), preparation.n_classes());
+        recipe.check(inputs, classes, preparation.window_s())?;
         let mut random = stream(recipe.seed, WEIGHTS_STREAM);
         let scale = |k: usize| if k == 0 { recipe.init_scale } else { 1.0 };
         let layers = recipe.layers(inputs, classes).into_iter().enumerate();
@@ -128,7 +128,7 @@ impl Trainer {
         best: Option<Vec<f32>>,
     ) -> Result<()> {
         if best.as_ref().is_some_and(|best| best.len() != state.weights.len()) {
-            return Err(Error::Mismatch("the best weights are another network's".to_owned()));
+            return Err(Error::Model("the best weights are another network's".to_owned()));
         }
         self.learner.restore(state)?;
         self.progress = progress;
@@ -151,6 +151,11 @@ impl Trainer {
             self.best = Some(self.learner.snapshot()?.weights);
         }
         Ok(())
+    }
+
+    /// Forgets the weights that were kept.
+    pub fn forget_best(&mut self) {
+        self.best = None;
     }
 
     /// Goes back to the weights that were kept; gives their epoch.
