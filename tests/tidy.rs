@@ -69,7 +69,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio", &["serve"]),
     ("tracing", &["serve", "cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("xxhash_rust", &["codec"]),
+    ("xxhash_rust", &["codec", "train"]),
     ("zip", &["nn"]),
     ("zstd", &["codec"]),
 ];

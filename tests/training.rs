@@ -80,7 +80,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         steps += 1;
     }
     assert_eq!(steps, 3 * 12usize.div_ceil(5));
-    let fingerprint = checkpoint::fingerprint(&samples);
+    let fingerprint = checkpoint::fingerprint(&samples, &[]);
     for (stop_after, threads) in [(0, 2), (1, 3), (3, 2), (7, 4), (steps, 2)] {
         let mut first = trainer(&recipe(), threads);
         for _ in 0..stop_after {
@@ -119,7 +119,7 @@ fn a_training_by_the_kernels_is_the_cpus_and_goes_on_from_either() {
     let folder = pips(3);
     let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
     let samples: Vec<&Sample> = data.samples.iter().collect();
-    let fingerprint = checkpoint::fingerprint(&samples);
+    let fingerprint = checkpoint::fingerprint(&samples, &[]);
     let go_on = |trainer: &mut Trainer, steps: usize| {
         for _ in 0..steps {
             if trainer.batch(&samples).unwrap().is_some() {
@@ -193,7 +193,7 @@ fn a_checkpoint_of_another_recipe_or_other_data_is_refused() {
     let samples: Vec<&Sample> = data.samples.iter().collect();
     let mut trained = trainer(&recipe(), 1);
     trained.batch(&samples).unwrap();
-    let fingerprint = checkpoint::fingerprint(&samples);
+    let fingerprint = checkpoint::fingerprint(&samples, &[]);
     let bytes = checkpoint::save(&trained, fingerprint).unwrap();
     let refused = |recipe: &Recipe, fingerprint, bytes: &[u8]| {
         checkpoint::resume(&mut trainer(recipe, 1), fingerprint, bytes).unwrap_err().to_string()
@@ -201,7 +201,7 @@ fn a_checkpoint_of_another_recipe_or_other_data_is_refused() {
     let other = Recipe { lr: 0.5, ..recipe() };
     let error = refused(&other, fingerprint, &bytes);
     assert!(error.contains("--lr 0.01, this command says 0.5"), "{error}");
-    let others = checkpoint::fingerprint(&samples[1..]);
+    let others = checkpoint::fingerprint(&samples[1..], &samples[..1]);
     assert!(refused(&recipe(), others, &bytes).contains("other recordings"));
     for cut in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
         let error = refused(&recipe(), fingerprint, &bytes[..cut]);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
@@ -58,7 +58,8 @@ pub struct TrainArgs {
     /// Which weights are kept: the last, or those that read most recordings kept out right
     #[arg(long, default_value = "last")]
     keep: KeepArg,
-    /// Go on from the checkpoint of an interrupted training, beside M
+    /// Go on from the checkpoint of an interrupted training, beside M. Cross-validation leaves none:
+    /// its folds are trained again
     #[arg(long)]
     resume: bool,
     /// Threads; they change no bit [default: all cores]
@@ -233,7 +234,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     };
     check_use(args)?;
     let stop = interruption()?;
-    let mut teller = Teller::new(args, common)?;
+    let mut teller = Teller::new(args, common);
     let begun = Instant::now();
     let ran = train::run(&training, &mut |news| teller.tell(news), &stop);
     teller.progress.clear();
@@ -241,10 +242,12 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Ok(outcome) => {
             let seconds = begun.elapsed().as_secs_f64();
             report::write(&training, &outcome, &command_line(), &args.report_folder())?;
-            finish(args, common, &outcome, seconds)
+            finish(args, common, outcome, seconds)
         }
         Err(Error::Stopped) => {
-            eprintln!("interrupted in cross-validation: nothing was written");
+            eprintln!(
+                "interrupted in cross-validation, which leaves nothing to go on from: no model was written"
+            );
             Ok(ExitCode::from(130))
         }
         Err(error) => Err(error.into()),
@@ -280,7 +283,7 @@ fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
 fn finish(
     args: &TrainArgs,
     common: &Common,
-    outcome: &Outcome,
+    outcome: Outcome,
     seconds: f64,
 ) -> anyhow::Result<ExitCode> {
     let trained = &outcome.trained;
@@ -315,10 +318,17 @@ fn finish(
         eprintln!("{}: {epochs} epochs in {seconds:.2} s{optimistic}", args.out.display());
         eprintln!("{}: the report", report.display());
         if trained.interrupted {
-            eprintln!("interrupted: the model is that of now; --resume goes on where it stopped");
+            let what = match args.keep {
+                KeepArg::Best if epochs > 0 => format!("of epoch {}, the best", trained.epoch),
+                _ => "of now".to_owned(),
+            };
+            let resume =
+                if outcome.unsaved.is_none() { "; --resume goes on where it stopped" } else { "" };
+            eprintln!("interrupted: the model is that {what}{resume}");
         }
     }
-    Ok(ExitCode::from(if trained.interrupted { 130 } else { outcome.exit_code() }))
+    let code = if trained.interrupted { 130 } else { outcome.exit_code() };
+    outcome.unsaved.map_or(Ok(ExitCode::from(code)), |error| Err(error.into()))
 }
 
 /// News to a bar, to lines, to a log.
@@ -329,28 +339,23 @@ struct Teller {
     epochs: u32,
     recordings: usize,
     begun: Instant,
-    log: Option<(PathBuf, BufWriter<File>)>,
+    /// Recordings that were used before.
+    used_before: usize,
+    log: Option<Log>,
 }
 
 impl Teller {
-    fn new(args: &TrainArgs, common: &Common) -> anyhow::Result<Self> {
-        let log = match &args.log {
-            None => None,
-            Some(path) => {
-                let file = File::create(path)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-                Some((path.clone(), BufWriter::new(file)))
-            }
-        };
-        Ok(Teller {
+    fn new(args: &TrainArgs, common: &Common) -> Self {
+        Teller {
             quiet: common.quiet,
             lines: !common.quiet && !std::io::stderr().is_terminal(),
             progress: Progress::over_steps(common.quiet),
             epochs: 0,
             recordings: 0,
             begun: Instant::now(),
-            log,
-        })
+            used_before: 0,
+            log: args.log.clone().map(|path| Log { path, file: None }),
+        }
     }
 
     fn tell(&mut self, news: News<'_>) -> crate::Result<()> {
@@ -366,8 +371,12 @@ impl Teller {
             }
             News::Loaded(..) => (),
             News::Fault(fault) => self.progress.tell(&format!("error: {fault}; it is left out")),
-            News::Begins(name, epochs, recordings) => {
+            News::Begins(name, epochs, recordings, at) => {
                 (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
+                self.used_before = at.epochs.len() * recordings + at.used;
+                if let Some(log) = &mut self.log {
+                    log.write(name, &at.epochs)?;
+                }
                 if !name.is_empty() && !self.quiet {
                     self.progress.tell(&format!("fold {name}: {recordings} recordings"));
                 }
@@ -377,7 +386,8 @@ impl Teller {
                 let done = (epoch as usize - 1) * self.recordings + used;
                 let n = used.max(1) as f64;
                 let firing = sums.firing.iter().map(|sum| sum / n).collect::<Vec<_>>();
-                let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
+                let rate =
+                    (done - self.used_before) as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
                 self.progress.reach(done as u64);
                 self.progress.say(format!(
                     "epoch {epoch}  loss {:.4}  accuracy {:.1} %  firing {}  {rate:.0} recordings/s",
@@ -396,17 +406,10 @@ impl Teller {
         if self.lines {
             self.progress.tell(&self.as_line(epoch));
         }
-        if let Some((path, log)) = &mut self.log {
-            let written = serde_json::to_writer(&mut *log, &LogLine { fold: name, epoch })
-                .map_err(std::io::Error::from)
-                .and_then(|()| log.write_all(b"\n"))
-                .and_then(|()| log.flush());
-            written.map_err(|source| Error::Io {
-                what: format!("cannot write {}", path.display()),
-                source,
-            })?;
+        match &mut self.log {
+            Some(log) => log.write(name, std::slice::from_ref(epoch)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn as_line(&self, epoch: &Epoch) -> String {
@@ -421,6 +424,33 @@ impl Teller {
             100.0 * epoch.accuracy,
             percents(&epoch.firing),
         )
+    }
+}
+
+/// The file of `--log`. An old one stays until a training begins.
+struct Log {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl Log {
+    fn write(&mut self, fold: &str, epochs: &[Epoch]) -> crate::Result<()> {
+        let Log { path, file } = self;
+        let mut write = || {
+            let file = match file {
+                Some(file) => file,
+                None => file.insert(BufWriter::new(File::create(&*path)?)),
+            };
+            for epoch in epochs {
+                serde_json::to_writer(&mut *file, &LogLine { fold, epoch })?;
+                file.write_all(b"\n")?;
+            }
+            file.flush()
+        };
+        write().map_err(|source| Error::Io {
+            what: format!("cannot write {}", path.display()),
+            source,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh64::Xxh64;
 
 use super::recipe::Recipe;
 use super::trainer::{Progress, Trainer};
@@ -77,8 +78,8 @@ pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
     check_recipe(&facts.recipe, trainer.recipe())?;
     if facts.data != data {
         return Err(Error::Usage(
-            "the checkpoint is of other recordings, another split or view: train on the same, or \
-             begin without --resume"
+            "the checkpoint is of other recordings, trained on or kept out, another split or view: \
+             use the same, or begin without --resume"
                 .to_owned(),
         ));
     }
@@ -107,23 +108,20 @@ fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {
     }
 }
 
-/// A number that tells training sets apart: names, classes, and every window (FNV-1a).
-pub fn fingerprint(samples: &[&Sample]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut take = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    };
-    for sample in samples {
-        take(sample.name.as_bytes());
-        take(&(sample.class as u64).to_le_bytes());
+/// A number that tells recordings trained on and kept out from others: of how many are trained on,
+/// and of all names, classes and windows.
+pub fn fingerprint(trained: &[&Sample], held_out: &[&Sample]) -> u64 {
+    let mut hash = Xxh64::new(0);
+    hash.update(&(trained.len() as u64).to_le_bytes());
+    for sample in trained.iter().chain(held_out) {
+        hash.update(sample.name.as_bytes());
+        hash.update(&(sample.class as u64).to_le_bytes());
         for (k, window) in sample.frames.windows().iter().enumerate() {
-            take(&window.events.to_le_bytes());
+            hash.update(&window.events.to_le_bytes());
             let (addresses, counts) = sample.frames.active(k);
-            addresses.iter().for_each(|address| take(&address.to_le_bytes()));
-            counts.iter().for_each(|count| take(&count.to_le_bytes()));
+            addresses.iter().for_each(|address| hash.update(&address.to_le_bytes()));
+            counts.iter().for_each(|count| hash.update(&count.to_le_bytes()));
         }
     }
-    hash
+    hash.digest()
 }

@@ -24,7 +24,7 @@ use crate::source::read_bounded;
 use crate::store::replace;
 use prepare::Preparation;
 use recipe::Recipe;
-use trainer::{Epoch, Sums, Trainer};
+use trainer::{Epoch, Progress, Sums, Trainer};
 
 /// Time between two checkpoints of a long training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -77,8 +77,9 @@ pub enum News<'a> {
     Loaded(usize, usize, usize),
     /// A recording was left out.
     Fault(&'a Fault),
-    /// A training begins: its name (of a fold, or empty), its epochs and recordings.
-    Begins(&'a str, u32, usize),
+    /// A training begins or goes on: its name (of a fold, or empty), its epochs and recordings,
+    /// and where it stands.
+    Begins(&'a str, u32, usize, &'a Progress),
     /// A step was taken, in this epoch (from 1); recordings used in it so far, and their sums.
     Step(u32, usize, &'a Sums),
     /// An epoch is over.
@@ -122,6 +123,8 @@ pub struct Outcome {
     pub trained: Trained,
     /// The split that it was trained with.
     pub fold: Fold,
+    /// Why an interrupted training cannot be gone on with, where its checkpoint failed.
+    pub unsaved: Option<Error>,
 }
 
 impl Outcome {
@@ -163,18 +166,23 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     let (crossed, last) = run.choose(folds)?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
-        trained_folds.push(run.train(fold, None, tell)?);
+        trained_folds.push(run.train(fold, None, tell)?.0);
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
     }
-    let trained = run.train(&last, Some(&checkpoint_path(&training.out)), tell)?;
+    let checkpoint = checkpoint_path(&training.out);
+    let (trained, rest) = run.train(&last, Some(&checkpoint), tell)?;
     replace(&training.out, &trained.model.to_bytes()?)?;
-    if !trained.interrupted {
-        // A checkpoint of a finished training is of no use; there may be none.
-        let _ = std::fs::remove_file(checkpoint_path(&training.out));
-    }
-    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, also, validation })
+    let unsaved = match rest {
+        Some(bytes) => bytes.and_then(|bytes| replace(&checkpoint, &bytes)).err(),
+        None => {
+            // A checkpoint of a finished training is of no use; there may be none.
+            let _ = std::fs::remove_file(&checkpoint);
+            None
+        }
+    };
+    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, also, validation, unsaved })
 }
 
 /// Where a training's checkpoint lies.
@@ -230,12 +238,14 @@ impl Run<'_> {
         Fold { name: String::new(), train, test: Vec::new() }
     }
 
+    /// Trains on one fold; without a checkpoint it is one of several, scored on its own recordings
+    /// alone. Gives the checkpoint's bytes beside, where it was interrupted.
     fn train(
         &self,
         fold: &Fold,
         checkpoint: Option<&Path>,
         tell: &mut Tell<'_>,
-    ) -> Result<Trained> {
+    ) -> Result<(Trained, Option<Result<Vec<u8>>>)> {
         let Run { training, dataset, also, validation, stop } = self;
         let pick = |places: &[usize]| -> Vec<&Sample> {
             places.iter().map(|k| &dataset.samples[*k]).collect()
@@ -243,29 +253,21 @@ impl Run<'_> {
         let mut samples = pick(&fold.train);
         samples.extend(also.iter().flat_map(|dataset| &dataset.samples));
         let mut held_out = pick(&fold.test);
+        let validation = validation.filter(|_| checkpoint.is_some());
         held_out.extend(validation.iter().flat_map(|dataset| &dataset.samples));
         let mut trainer = self.begin()?;
         let untrained = self.model(&trainer, &samples)?;
-        let data = checkpoint::fingerprint(&samples);
+        let data = checkpoint::fingerprint(&samples, &held_out);
         if let (Some(path), true) = (checkpoint, training.resume) {
-            let named = |error: Error| error.named(path.display());
-            let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(named)?;
-            checkpoint::resume(&mut trainer, data, &bytes).map_err(named)?;
-            let begun = !trainer.progress().epochs.is_empty();
-            if training.keep == Keep::Best && begun && trainer.best().is_none() {
-                return Err(Error::Usage(
-                    "the checkpoint was made without --keep best, so its best weights are gone: \
-                     leave --keep best out, or begin without --resume"
-                        .to_owned(),
-                ));
-            }
+            self.resume(&mut trainer, data, path)?;
         }
-        tell(News::Begins(&fold.name, training.recipe.epochs, samples.len()))?;
+        let epochs = training.recipe.epochs;
+        tell(News::Begins(&fold.name, epochs, samples.len(), trainer.progress()))?;
         let save = |trainer: &Trainer| match checkpoint {
             Some(path) => replace(path, &checkpoint::save(trainer, data)?),
             None => Ok(()),
         };
-        let (mut saved, mut dead) = (Instant::now(), false);
+        let (mut saved, mut dead, mut unsaved) = (Instant::now(), false, false);
         while !trainer.is_done() && !stop.load(Ordering::Relaxed) {
             let over = trainer.batch(&samples)?.is_some();
             let progress = trainer.progress();
@@ -285,14 +287,16 @@ impl Run<'_> {
                 dead = self.tell_dead_layers(&trainer, tell)?;
             }
             if saved.elapsed() >= CHECKPOINT_EVERY {
-                save(&trainer)?;
+                if let Err(error) = save(&trainer)
+                    && !std::mem::replace(&mut unsaved, true)
+                {
+                    tell(News::Note(format!("{error}; the training goes on without checkpoints")))?;
+                }
                 saved = Instant::now();
             }
         }
         let interrupted = !trainer.is_done();
-        if interrupted {
-            save(&trainer)?;
-        }
+        let rest = interrupted.then(|| checkpoint::save(&trainer, data));
         let epochs = trainer.progress().epochs.clone();
         let epoch = trainer.go_back()?.unwrap_or(epochs.len() as u32);
         let model = self.model(&trainer, &samples)?;
@@ -301,7 +305,29 @@ impl Run<'_> {
         let pairs = read.iter().map(|sample| sample.class).zip(&readings);
         let score = Score::of(&dataset.labels, pairs);
         let name = fold.name.clone();
-        Ok(Trained { name, model, untrained, epochs, epoch, score, readings, interrupted })
+        let trained =
+            Trained { name, model, untrained, epochs, epoch, score, readings, interrupted };
+        Ok((trained, rest))
+    }
+
+    /// Goes on from the checkpoint in a file.
+    fn resume(&self, trainer: &mut Trainer, data: u64, path: &Path) -> Result<()> {
+        let named = |error: Error| error.named(path.display());
+        let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(named)?;
+        checkpoint::resume(trainer, data, &bytes).map_err(named)?;
+        let begun = !trainer.progress().epochs.is_empty();
+        match self.training.keep {
+            Keep::Last => trainer.forget_best(),
+            Keep::Best if begun && trainer.best().is_none() => {
+                return Err(Error::Usage(
+                    "the checkpoint was made without --keep best, so its best weights are gone: \
+                     leave --keep best out, or begin without --resume"
+                        .to_owned(),
+                ));
+            }
+            Keep::Best => (),
+        }
+        Ok(())
     }
 
     fn begin(&self) -> Result<Trainer> {

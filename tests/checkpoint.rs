@@ -1,0 +1,178 @@
+//! A training that was cut short: what it leaves, and what goes on from there.
+
+mod pips;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dvs_stream::dataset::Loading;
+use dvs_stream::dataset::split::Split;
+use dvs_stream::nn::Device;
+use dvs_stream::train::recipe::Recipe;
+use dvs_stream::train::{self, Keep, News, Outcome, Training};
+use pips::{PROGRAM, check, pips, text};
+
+/// So slow that no epoch reads more right than the first: it stays the best.
+const FLAGS: [&str; 6] = ["--epochs", "5", "--lr", "1e-6", "--split", "first:2"];
+
+/// What [`FLAGS`] say.
+fn training(folder: &Path, out: &str) -> Training {
+    Training {
+        data: folder.join("pips"),
+        also: None,
+        validation: None,
+        loading: Loading {
+            sensor: None,
+            window_us: 1000,
+            gap_us: None,
+            partial: Default::default(),
+            view: Default::default(),
+            decoder: Default::default(),
+            format: None,
+            labels: None,
+            strict: false,
+            keep_events: false,
+            threads: 1,
+        },
+        recipe: Recipe { epochs: 5, lr: 1e-6, ..Recipe::tutorial() },
+        split: Split::First(2),
+        by_time: false,
+        fold: None,
+        keep: Keep::Last,
+        out: folder.join(out),
+        resume: false,
+        threads: 1,
+        device: Device::cpu(),
+    }
+}
+
+/// Trains, and stops after so many epochs.
+fn run(training: &Training, epochs: u32) -> dvs_stream::Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let tell = &mut |news: News<'_>| {
+        if let News::Epoch(_, epoch) = news {
+            stop.store(epoch.epoch >= epochs, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    train::run(training, tell, &stop)
+}
+
+fn model(training: &Training) -> Vec<u8> {
+    std::fs::read(&training.out).unwrap()
+}
+
+#[test]
+fn whoever_goes_on_decides_which_weights_are_kept() {
+    let folder = pips(3);
+    let folder = folder.path();
+    let [last, best] = [(Keep::Last, "last"), (Keep::Best, "best")]
+        .map(|(keep, out)| Training { keep, ..training(folder, out) });
+    run(&last, 5).unwrap();
+    run(&best, 5).unwrap();
+    assert_ne!(model(&last), model(&best));
+
+    let cut = Training { keep: Keep::Best, ..training(folder, "cut") };
+    assert!(run(&cut, 2).unwrap().trained.interrupted);
+    let cut = Training { keep: Keep::Last, resume: true, ..cut };
+    assert_eq!(run(&cut, 3).unwrap().trained.epoch, 3);
+    // What another --keep left behind is not taken up again.
+    let forgotten = Training { keep: Keep::Best, ..training(folder, "cut") };
+    let error = run(&Training { resume: true, ..forgotten }, 5).err().unwrap().to_string();
+    assert!(error.contains("made without --keep best"), "{error}");
+    run(&cut, 5).unwrap();
+    assert_eq!(model(&cut), model(&last));
+}
+
+#[test]
+fn other_recordings_kept_out_are_other_recordings() {
+    let (folder, other) = (pips(3), pips(4));
+    let validation = Some(folder.path().join("pips"));
+    let cut = Training { validation, ..training(folder.path(), "cut") };
+    run(&cut, 2).unwrap();
+    for validation in [None, Some(other.path().join("pips"))] {
+        let resumed = Training { validation, resume: true, ..training(folder.path(), "cut") };
+        let error = run(&resumed, 5).err().unwrap().to_string();
+        assert!(error.contains("other recordings"), "{error}");
+    }
+    run(&Training { resume: true, ..cut }, 5).unwrap();
+}
+
+#[test]
+fn a_log_holds_the_epochs_before_it_was_gone_on_with() {
+    let folder = pips(3);
+    let folder = folder.path();
+    let [data, whole, cut, logs] = ["pips", "whole", "cut", "logs"].map(|name| folder.join(name));
+    let train = |out: &Path, more: &[&str], code| {
+        let fixed = ["train", text(&data), "--out", text(out), "--log", text(&logs)];
+        check(&[&fixed[..], &FLAGS, more].concat(), code).1
+    };
+    train(&whole, &[], 0);
+    let expected = std::fs::read_to_string(&logs).unwrap();
+    assert_eq!(expected.lines().count(), 5);
+
+    run(&training(folder, "cut"), 2).unwrap();
+    std::fs::write(&logs, "an old log").unwrap();
+    let told = train(&cut, &["--resume", "--hidden", "7"], 2);
+    assert!(told.contains("made with --hidden 100, this command says 7"), "{told}");
+    assert_eq!(std::fs::read_to_string(&logs).unwrap(), "an old log");
+    train(&cut, &["--resume"], 0);
+    assert_eq!(std::fs::read_to_string(&logs).unwrap(), expected);
+}
+
+/// Trains without end, and is interrupted after an epoch. No file can be larger than so many blocks.
+#[cfg(unix)]
+fn interrupted(folder: &Path, more: &[&str], most: &str) -> Output {
+    let [data, out, log] = ["pips", "M", "log"].map(|name| folder.join(name));
+    let _ = std::fs::remove_file(&log);
+    let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+    let child = Command::new("sh")
+        .args(["-c", script, most, PROGRAM])
+        .args(["train", text(&data), "--out", text(&out), "--log", text(&log)])
+        .args(["--split", "first:2", "--lr", "1e-6", "--epochs", "1000000"])
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let interrupt = ["-INT", &child.id().to_string()];
+    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(unix)]
+fn left(folder: &Path) -> PathBuf {
+    check(&["info", text(&folder.join("M"))], 0);
+    assert!(folder.join("M.report/index.html").is_file());
+    folder.join("M.resume")
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_saves_everything_and_says_what_the_model_is() {
+    let folder = pips(3);
+    for (more, expected) in [(&[][..], "is that of now"), (&["--keep", "best"], "of epoch 1")] {
+        let output = interrupted(folder.path(), more, "unlimited");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{told}");
+        let line = told.lines().find(|line| line.starts_with("interrupted: ")).unwrap();
+        assert!(line.contains(expected) && line.contains("--resume goes on"), "{told}");
+        assert!(left(folder.path()).is_file());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_written_costs_no_model() {
+    let folder = pips(3);
+    let output = interrupted(folder.path(), &["--hidden", "200"], "5000");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("M.resume") && !told.contains("--resume goes on"), "{told}");
+    assert!(!left(folder.path()).exists());
+}
