@@ -109,23 +109,33 @@ struct Tables {
 
 impl View {
     /// Settles what a user asked against what the recording says and the model needs. A recording
-    /// that names no size is taken to have the model's.
+    /// that names no size is taken to have the model's, or to reach as far as the crop does.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where the view's result has another size than the model's sensor, or
-    /// the crop lies outside the recording's.
+    /// [`Error::Mismatch`] where the view's result has another size than the model's sensor, the
+    /// crop lies outside the recording's, or what is mirrored before it has no known size.
     pub fn new(spec: &ViewSpec, sensor: &Sensor, model: SensorSize) -> Result<View> {
         let known = spec.sensor.or(sensor.size);
-        let taken = if spec.transpose { transposed(model) } else { model };
-        let stored = known.unwrap_or(taken);
-        let seen = if spec.transpose { transposed(stored) } else { stored };
+        let seen = match (known, spec.crop) {
+            (Some(size), _) if spec.transpose => transposed(size),
+            (Some(size), _) => size,
+            (None, Some(crop)) => reached(crop),
+            (None, None) => model,
+        };
         let upright = spec.orient == Orient::Upright;
         let mut mirror_columns = (upright && sensor.mirrored_x) != spec.flip_x;
         let mut mirror_rows = (upright && sensor.mirrored_y) != spec.flip_y;
         if spec.transpose {
             std::mem::swap(&mut mirror_columns, &mut mirror_rows);
         }
-        let crop = settle_crop(spec.crop, seen, known.is_some())?;
+        if known.is_none() && spec.crop.is_some() && (mirror_columns || mirror_rows) {
+            return Err(Error::Mismatch(
+                "the recording names no sensor size, without which it cannot be mirrored before \
+                 --crop: give it with --sensor WxH"
+                    .to_owned(),
+            ));
+        }
+        let crop = settle_crop(spec.crop, seen)?;
         let size = SensorSize { width: crop.width, height: crop.height };
         let scale = spec.scale && (known.is_some() || spec.crop.is_some());
         if size != model && !scale {
@@ -202,12 +212,18 @@ fn transposed(size: SensorSize) -> SensorSize {
     SensorSize { width: size.height, height: size.width }
 }
 
-fn settle_crop(crop: Option<Crop>, seen: SensorSize, known: bool) -> Result<Crop> {
+/// The smallest sensor that has all of the crop.
+fn reached(crop: Crop) -> SensorSize {
+    let Crop { x, y, width, height } = crop;
+    SensorSize { width: x.saturating_add(width), height: y.saturating_add(height) }
+}
+
+fn settle_crop(crop: Option<Crop>, seen: SensorSize) -> Result<Crop> {
     let Some(crop) = crop else {
         return Ok(Crop { x: 0, y: 0, width: seen.width, height: seen.height });
     };
     let fits = |from: u16, kept: u16, of: u16| u32::from(from) + u32::from(kept) <= u32::from(of);
-    if known && !(fits(crop.x, crop.width, seen.width) && fits(crop.y, crop.height, seen.height)) {
+    if !(fits(crop.x, crop.width, seen.width) && fits(crop.y, crop.height, seen.height)) {
         return Err(Error::Mismatch(format!(
             "the crop {},{},{},{} reaches beyond the recording's sensor of {seen} pixels",
             crop.x, crop.y, crop.width, crop.height
@@ -275,6 +291,25 @@ mod tests {
         let crop = ViewSpec { crop: Some(Crop { x: 10, y: 5, width: 4, height: 3 }), ..none };
         check(crop, Some((20, 9)), &[((10, 5), Some((0, 0))), ((13, 7), Some((3, 2)))]);
         check(crop, Some((20, 9)), &[((9, 5), None), ((14, 5), None), ((10, 8), None)]);
+    }
+
+    #[test]
+    fn a_sensor_of_unknown_size_is_as_large_as_the_crop_needs() {
+        let crop = Crop { x: 10, y: 5, width: 4, height: 3 };
+        let cut = ViewSpec { crop: Some(crop), ..ViewSpec::default() };
+        check(cut, None, &[((10, 5), Some((0, 0))), ((13, 7), Some((3, 2))), ((9, 5), None)]);
+        check(cut, None, &[((14, 5), None), ((10, 8), None), ((0, 0), None)]);
+        let turned = ViewSpec { transpose: true, ..cut };
+        check(turned, None, &[((5, 10), Some((0, 0))), ((7, 13), Some((3, 2)))]);
+        for mirrored in [
+            ViewSpec { flip_x: true, ..cut },
+            ViewSpec { flip_y: true, ..cut },
+            ViewSpec { orient: Orient::Upright, ..cut },
+        ] {
+            let refused = View::new(&mirrored, &sensor(None), MODEL).unwrap_err().to_string();
+            assert!(refused.contains("--sensor WxH"), "{refused}");
+            View::new(&mirrored, &sensor(Some((20, 9))), MODEL).unwrap();
+        }
     }
 
     #[test]
