@@ -18,7 +18,8 @@ pub enum Origin {
     /// At the first event, as Tonic does.
     #[default]
     First,
-    /// At this sensor time; the first window is the one of this grid that holds the first event.
+    /// At this sensor time; the first window is the one of this grid that holds the first event,
+    /// shorter where it would begin before 0.
     At(u64),
 }
 
@@ -139,11 +140,8 @@ impl Place {
     /// Whether these are numbers that a windower could have.
     fn is_sound(&self, window_us: u64) -> bool {
         let Place { start_us, end_us, first_us, last_us, totals, losses, .. } = *self;
-        let span = if end_us == 0 {
-            start_us == 0
-        } else {
-            end_us.checked_sub(window_us) == Some(start_us)
-        };
+        // None is open, or one that begins at 0 and may be shorter, or a whole one.
+        let span = end_us.saturating_sub(window_us) == start_us;
         let counted = [totals.events, totals.duration_us, totals.restarts, self.empty_run];
         let Losses { late, outside, overflow, malformed } = totals.losses;
         let lost = [late, outside, overflow, malformed];
@@ -334,15 +332,12 @@ impl Windower {
 
     fn open_grid(&mut self, t_us: u64) {
         let window_us = self.config.window_us;
-        self.at.start_us = match self.config.origin {
-            Origin::First => t_us,
-            Origin::At(origin) if t_us >= origin => t_us - (t_us - origin) % window_us,
-            Origin::At(origin) => {
-                let before = (origin - t_us).div_ceil(window_us) * window_us;
-                origin.saturating_sub(before)
-            }
+        self.at.end_us = match self.config.origin {
+            Origin::First => t_us + window_us,
+            Origin::At(origin) if t_us >= origin => t_us - (t_us - origin) % window_us + window_us,
+            Origin::At(origin) => origin - (origin - t_us - 1) / window_us * window_us,
         };
-        self.at.end_us = self.at.start_us + window_us;
+        self.at.start_us = self.at.end_us.saturating_sub(window_us);
         (self.at.first_us, self.at.last_us) = (t_us, t_us);
     }
 
@@ -377,12 +372,13 @@ impl Windower {
     /// greatest is looked at only where it may be: the loop is the hottest of all ingest.
     #[inline(always)]
     fn count<const MAY_SATURATE: bool>(&mut self, events: &[Event]) -> Run {
-        let WindowConfig { sensor, window_us, .. } = self.config;
+        let sensor = self.config.sensor;
         let (start_us, mut last_us) = (self.at.start_us, self.at.last_us);
+        let length_us = self.at.end_us - start_us;
         let (counts, touched) = (&mut *self.counts, &mut *self.touched);
         let mut run = Run { taken: events.len(), lost: 0, saturated: 0 };
         for (k, event) in events.iter().enumerate() {
-            if event.t_us.wrapping_sub(start_us) >= window_us {
+            if event.t_us.wrapping_sub(start_us) >= length_us {
                 run.taken = k;
                 break;
             }

@@ -271,13 +271,36 @@ fn counts_saturate_and_say_so() {
 
 #[test]
 fn the_grid_may_start_elsewhere() {
-    for (origin_us, first_us, start_us) in
-        [(0, 2500, 2000), (2500, 2500, 2500), (7100, 2500, 2100), (100, 99, 0), (3000, 2999, 2000)]
-    {
+    for (origin_us, first_us, span_us) in [
+        (0, 2500, (2000, 3000)),
+        (2500, 2500, (2500, 3500)),
+        (7100, 2500, (2100, 3100)),
+        (3000, 2999, (2000, 3000)),
+        // Time begins within the window.
+        (100, 99, (0, 100)),
+        (1500, 0, (0, 500)),
+    ] {
         let config = WindowConfig { origin: Origin::At(origin_us), ..config(1000, 5000) };
-        let (windows, _) = cut(config, &[at(first_us)], 1);
-        assert_eq!(windows[0].0.t_start_us, start_us, "origin {origin_us}, event {first_us}");
+        let (windows, _) = cut(config, &[at(first_us), at(first_us + 1000)], 1);
+        let span = |k: usize| (windows[k].0.t_start_us, windows[k].0.t_end_us);
+        assert_eq!(span(0), span_us, "origin {origin_us}, event {first_us}");
+        assert_eq!(span(1), (span_us.1, span_us.1 + 1000), "origin {origin_us}, event {first_us}");
     }
+}
+
+#[test]
+fn a_first_window_that_time_cuts_short_is_a_state_too() {
+    let config = WindowConfig { origin: Origin::At(500), ..config(1000, 5000) };
+    let (mut whole, mut windower) = (Windower::new(config), Windower::new(config));
+    let (mut expected, mut frames) = (Frames::default(), Frames::default());
+    whole.push(&[at(100), at(499), at(500)], &mut expected);
+    windower.push(&[at(100)], &mut frames);
+    let saved = windower.save();
+    let mut windower = Windower::new(config);
+    windower.restore(&saved).unwrap();
+    windower.push(&[at(499), at(500)], &mut frames);
+    assert_eq!(frames.windows(), expected.windows());
+    assert_eq!(frames.windows()[0].events, 2);
 }
 
 #[test]
