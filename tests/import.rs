@@ -42,6 +42,20 @@ fn a_state_dict_is_the_same_network_in_both_containers() {
     Network::new(layers, 1e-3).unwrap();
 }
 
+/// A file's first bytes are the length of its header, and some lengths begin as a pickle does.
+#[test]
+fn a_header_of_any_length_is_a_header() {
+    let bytes = safetensors(&tensors(""));
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    for padded in [640, 896, 1152, 1408] {
+        let spaces = vec![b' '; padded - length];
+        let header = [&(padded as u64).to_le_bytes()[..], &rest[..length], &spaces].concat();
+        let weights = read(&[&header, &rest[length..]].concat()).unwrap();
+        assert_eq!(weights, read(&bytes).unwrap(), "a header of {padded} bytes");
+    }
+}
+
 #[test]
 fn parameters_reach_their_cells() {
     let parameters = ChainParameters {

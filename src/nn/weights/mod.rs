@@ -54,9 +54,10 @@ pub fn load(path: &Path) -> Result<Vec<NamedWeights>> {
 pub fn read(bytes: &[u8]) -> Result<Vec<NamedWeights>> {
     let mut weights = match bytes {
         [] => return Err(Error::Model("the file is empty".to_owned())),
+        // First, for the length before the brace may begin as a pickle does.
+        [_, _, _, _, _, _, _, _, b'{', ..] => read_safetensors(bytes)?,
         [b'P', b'K', 3 | 5, 4 | 6, ..] => pytorch::read(bytes)?,
         [0x80, 2..=5, ..] => return Err(Error::Model(pickle_without_archive())),
-        [_, _, _, _, _, _, _, _, b'{', ..] => read_safetensors(bytes)?,
         _ if bytes.starts_with(b"version https://git-lfs") => {
             return Err(Error::Model(
                 "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
