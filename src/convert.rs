@@ -1,10 +1,11 @@
 //! `convert`: a recording from any readable format into any writable one.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::codec::{DecoderOptions, EncoderOptions, Format, Tally};
 use crate::error::{Error, Result};
-use crate::event::SensorSize;
+use crate::event::{Event, SensorSize};
 use crate::recording::{Writer, read};
 
 /// How to convert.
@@ -18,6 +19,8 @@ pub struct Conversion {
     pub to: &'static Format,
     /// How the output is encoded; a sensor size given here replaces the recording's.
     pub encoder: EncoderOptions,
+    /// Times are counted from the first event; one that is earlier gets 0.
+    pub from_zero: bool,
 }
 
 /// What a conversion did.
@@ -26,33 +29,46 @@ pub struct Converted {
     pub events: u64,
     /// What the input held besides.
     pub tally: Tally,
-    /// Why the input ended early, if it did; the events before it were written.
-    pub damage: Option<Error>,
+    /// Why the input ended early, if it did; the events before it were written. An interruption
+    /// is [`Error::Stopped`].
+    pub ended: Option<Error>,
 }
 
-/// Converts `input` into `output`.
+/// Converts `input` into `output`, until `stop` is set.
 ///
 /// # Errors
 /// When nothing could be read, an event has no place in the output's format, or the output cannot
-/// be written.
-pub fn convert(input: &Path, output: &Path, how: &Conversion) -> Result<Converted> {
+/// be written; what stood there then stays as it was.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    how: &Conversion,
+    stop: &AtomicBool,
+) -> Result<Converted> {
     let mut writer: Option<Writer> = None;
+    let (mut start_us, mut moved) = (None, Vec::new());
     let mut events = 0;
     let mut unwritten = None;
     let options = |size: Option<SensorSize>| {
         let sensor = how.encoder.sensor.or(size);
         EncoderOptions { sensor, ..how.encoder }
     };
-    let (facts, damage) = read(input, how.from, &how.decoder, &mut |sensor, chunk| {
-        if chunk.is_empty() {
-            return Ok(());
+    let (facts, read) = read(input, how.from, &how.decoder, &mut |sensor, chunk| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
         }
+        let Some(first) = chunk.first() else { return Ok(()) };
+        let start_us = *start_us.get_or_insert(if how.from_zero { first.t_us } else { 0 });
+        moved.clear();
+        moved.extend(
+            chunk.iter().map(|event| Event { t_us: event.t_us.saturating_sub(start_us), ..*event }),
+        );
         let wrote = (|| {
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => writer.insert(Writer::create(output, how.to, &options(sensor.size))?),
             };
-            writer.write(chunk)
+            writer.write(&moved)
         })();
         events += chunk.len() as u64;
         wrote.map_err(|error| {
@@ -63,9 +79,9 @@ pub fn convert(input: &Path, output: &Path, how: &Conversion) -> Result<Converte
     if let Some(error) = unwritten {
         return Err(error);
     }
-    let damage = match (damage, &writer) {
+    let ended = match (read, &writer) {
         (Err(error), None) => return Err(error),
-        (damage, _) => damage.err(),
+        (read, _) => read.err(),
     };
     let mut writer = match writer {
         Some(writer) => writer,
@@ -75,5 +91,5 @@ pub fn convert(input: &Path, output: &Path, how: &Conversion) -> Result<Converte
         writer.write(&[])?;
     }
     writer.finish()?;
-    Ok(Converted { events, tally: facts.tally, damage })
+    Ok(Converted { events, tally: facts.tally, ended })
 }

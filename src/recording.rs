@@ -1,9 +1,7 @@
 //! Whole recordings: a file's events or windows, and files written from events. For the commands
 //! that look at recordings rather than play them.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::codec::{
     self, AnyDecoder, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Need, Tally,
@@ -13,6 +11,7 @@ use crate::event::{Event, Sensor};
 use crate::frame::Frames;
 use crate::ingest::{Emit, Ingest, Reading};
 use crate::source::{Chunk, Source};
+use crate::store::Replacement;
 use crate::window::WindowConfig;
 
 /// What was seen of a recording.
@@ -88,7 +87,8 @@ fn pump(path: &Path, take: &mut dyn FnMut(Piece<'_>) -> Result<Need>) -> Result<
     let mut buffer = Vec::new();
     loop {
         let bytes = match source.read(&mut buffer).map_err(failed)? {
-            Chunk::Nothing => continue,
+            // Whoever takes may have something else to end for.
+            Chunk::Nothing => &[],
             Chunk::End => return Ok(()),
             Chunk::Bytes(bytes) => bytes,
         };
@@ -142,16 +142,15 @@ impl Reader {
     }
 }
 
-/// A recording being written.
+/// A recording being written; until it is complete, an old one of its name stays as it was.
 pub struct Writer {
-    path: PathBuf,
-    file: BufWriter<File>,
+    file: Replacement,
     encoder: Box<dyn Encoder>,
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// Creates (or replaces) the file.
+    /// Begins the file.
     ///
     /// # Errors
     /// When the format cannot be written, or the file cannot be created.
@@ -165,9 +164,8 @@ impl Writer {
                 names.join(" and ")
             )));
         };
-        let file = File::create(path).map_err(|source| failed(path, source))?;
-        let (path, file) = (path.to_owned(), BufWriter::new(file));
-        Ok(Writer { path, file, encoder: encoder(options), bytes: Vec::new() })
+        let file = Replacement::create(path)?;
+        Ok(Writer { file, encoder: encoder(options), bytes: Vec::new() })
     }
 
     /// Appends events.
@@ -177,28 +175,20 @@ impl Writer {
     pub fn write(&mut self, events: &[Event]) -> Result<()> {
         self.bytes.clear();
         self.encoder.encode(events, &mut self.bytes)?;
-        self.file.write_all(&self.bytes).map_err(|source| failed(&self.path, source))
+        self.file.write(&self.bytes)
     }
 
-    /// Completes the recording.
+    /// Completes the recording, in place of an old one of its name.
     ///
     /// # Errors
     /// As [`Writer::write`].
     pub fn finish(mut self) -> Result<()> {
         self.bytes.clear();
         let patch = self.encoder.finish(&mut self.bytes)?;
-        let mut complete = || {
-            self.file.write_all(&self.bytes)?;
-            if let Some(patch) = &patch {
-                self.file.seek(SeekFrom::Start(patch.offset))?;
-                self.file.write_all(&patch.bytes)?;
-            }
-            self.file.flush()
-        };
-        complete().map_err(|source| failed(&self.path, source))
+        self.file.write(&self.bytes)?;
+        if let Some(patch) = &patch {
+            self.file.patch(patch.offset, &patch.bytes)?;
+        }
+        self.file.complete()
     }
-}
-
-fn failed(path: &Path, source: std::io::Error) -> Error {
-    Error::Io { what: format!("cannot write {}", path.display()), source }
 }

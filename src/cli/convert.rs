@@ -6,17 +6,19 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use super::Common;
 use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
+use super::{Common, interruption};
 use crate::codec::{Compression, EncoderOptions, for_writing};
 use crate::convert::{Conversion, convert};
-use crate::error::grouped;
+use crate::error::{Error, grouped};
 use crate::event::SensorSize;
 
 const EXAMPLES: &str = "Examples:
   dvs-stream convert heart.aedat heart.aedat4 --sensor 35x35
   dvs-stream convert camera.aedat4 small.aedat4 --compression zstd-high
-  dvs-stream convert 5.bs2 five.aedat                 N-MNIST to AEDAT 2.0";
+  dvs-stream convert 5.bs2 five.aedat                 N-MNIST to AEDAT 2.0
+  dvs-stream convert camera.aedat4 old.aedat --from-zero
+                                                      its 32 bits hold no times since 1970";
 
 /// Convert a recording from any readable format into any writable one
 #[derive(Args)]
@@ -34,6 +36,9 @@ pub struct ConvertArgs {
     /// Compression of AEDAT 4
     #[arg(long, default_value = "lz4")]
     compression: CompressionArg,
+    /// Move the times so that the first event's is 0
+    #[arg(long)]
+    from_zero: bool,
     /// Size of the sensor, in place of what IN says
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     sensor: Option<SensorSize>,
@@ -78,9 +83,18 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         decoder: args.decoder.options(),
         to,
         encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
+        from_zero: args.from_zero,
     };
-    let converted =
-        convert(&args.input, &args.out, &how).with_context(|| args.input.display().to_string())?;
+    let stop = interruption()?;
+    let converted = match convert(&args.input, &args.out, &how, &stop) {
+        Err(error @ Error::Stopped) => {
+            if !common.quiet {
+                eprintln!("note: interrupted before the first event: nothing was written");
+            }
+            return Ok(ExitCode::from(error.exit_code()));
+        }
+        converted => converted.with_context(|| args.input.display().to_string())?,
+    };
     let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
         eprintln!("{output}: {events} events as {}", to.title);
@@ -89,7 +103,14 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
             eprintln!("warning: {} events of impossible times were dropped", grouped(malformed));
         }
     }
-    let Some(damage) = converted.damage else { return Ok(ExitCode::SUCCESS) };
-    eprintln!("error: {}: {damage}; {events} events before it were written", args.input.display());
-    Ok(ExitCode::from(damage.exit_code()))
+    let Some(ended) = converted.ended else { return Ok(ExitCode::SUCCESS) };
+    match &ended {
+        Error::Stopped if common.quiet => (),
+        Error::Stopped => eprintln!("note: interrupted after {events} events, which were written"),
+        damage => {
+            let input = args.input.display();
+            eprintln!("error: {input}: {damage}; {events} events before it were written");
+        }
+    }
+    Ok(ExitCode::from(ended.exit_code()))
 }

@@ -325,7 +325,7 @@ impl Encoder for Writer {
             if self.clock.unwrap(low) != event.t_us {
                 return Err(Error::Unsupported(format!(
                     "event {} at {} µs: AEDAT 2.0 keeps 32 bits of time (71.6 minutes from 0): \
-                     write AEDAT 4, or let the times start at 0",
+                     write AEDAT 4, or let the times start at 0 (convert --from-zero)",
                     grouped(self.n_events),
                     grouped(event.t_us)
                 )));

@@ -1,0 +1,96 @@
+//! `convert` and `synth` as a user runs them: a recording comes to be whole or not at all.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const DECK: &str = "fixtures/deck.aedat4";
+/// Its times are µs since 1970.
+const UNIX: &str = "fixtures/formats/faery-t64.bin";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs, expects an exit code, gives both outputs.
+fn check(arguments: &[&str], code: i32) -> (String, String) {
+    let Output { status, stdout, stderr } = program(arguments).output().unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {stderr}");
+    (stdout, stderr)
+}
+
+/// What `info` tells of a recording.
+fn info(path: &str) -> serde_json::Value {
+    serde_json::from_str(&check(&["info", path], 0).0).unwrap()
+}
+
+fn listed(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn what_is_refused_leaves_the_old_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.aedat");
+    let out = path.to_str().unwrap();
+    check(&["convert", DECK, out], 0);
+    let old = std::fs::read(&path).unwrap();
+    let (_, told) = check(&["convert", "--format", "faery-t64", UNIX, out], 2);
+    assert!(told.contains("--from-zero"), "{told}");
+    assert!(std::fs::read(&path).unwrap() == old, "the old recording is another");
+    assert_eq!(listed(folder.path()), ["old.aedat"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn times_may_be_counted_from_the_first_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let [table, moved] = ["unix.csv", "zero.aedat"].map(|name| folder.path().join(name));
+    let rows = "1589163147370112,3,4,1\n1589163147371047,5,6,0\n1589163147370000,7,8,0\n";
+    std::fs::write(&table, format!("t,x,y,on\n{rows}")).unwrap();
+    let [table, moved] = [&table, &moved].map(|path| path.to_str().unwrap());
+    check(&["convert", "--from-zero", table, moved], 0);
+    let (rows, _) = check(&["convert", "--to", "csv", moved, "/dev/stdout"], 0);
+    assert_eq!(rows.lines().skip(1).collect::<Vec<_>>(), ["0,3,4,1", "935,5,6,0", "0,7,8,0"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_written_as_it_is() {
+    let (table, _) = check(&["convert", "--to", "csv", DECK, "/dev/stdout"], 0);
+    assert_eq!(table.lines().count(), 1 + 23_958);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("part.aedat4");
+    let mut child = program(&["convert", "-", path.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deck = std::fs::read(DECK).unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&deck[..deck.len() / 2]).unwrap();
+    let begun = Instant::now();
+    while listed(folder.path()).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{told}");
+    assert_eq!(listed(folder.path()), ["part.aedat4"]);
+    let events = info(path.to_str().unwrap())["events"].as_u64().unwrap();
+    assert!((1..23_958).contains(&events), "{events}");
+    let digits = |text: &str| text.replace(',', "");
+    assert!(told.contains("interrupted") && digits(&told).contains(&events.to_string()), "{told}");
+}
