@@ -94,3 +94,15 @@ fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
     let digits = |text: &str| text.replace(',', "");
     assert!(told.contains("interrupted") && digits(&told).contains(&events.to_string()), "{told}");
 }
+
+#[test]
+fn a_deck_as_a_table_does_not_lose_itself_to_its_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deck.csv");
+    let out = path.to_str().unwrap();
+    check(&["synth", "--out", out, "--deck", "8", "--seed", "0"], 0);
+    assert_eq!(info(out)["events"], 23_958);
+    let truth = std::fs::read(folder.path().join("deck.truth.csv")).unwrap();
+    assert!(truth == std::fs::read("fixtures/deck.csv").unwrap());
+    assert_eq!(check(&["eval", out], 0), check(&["eval", DECK], 0));
+}

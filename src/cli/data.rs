@@ -1,6 +1,6 @@
 //! Flags of labelled recordings, shared by `train` and `eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -122,4 +122,10 @@ impl SplitArgs {
             _ => bail!("--folds {text}: expected a number, or FILE.csv:COLUMN"),
         }
     }
+}
+
+/// Where the truth of a deck is, if nothing else is said: beside it, under its name.
+pub fn truth_beside(deck: &Path) -> PathBuf {
+    let is_csv = deck.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    deck.with_extension(if is_csv { "truth.csv" } else { "csv" })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::data::{PartialArg, SplitArgs};
+use super::data::{PartialArg, SplitArgs, truth_beside};
 use super::{Common, OutputArg, open_model, scores, settled};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
@@ -36,7 +36,8 @@ pub struct EvalArgs {
     /// Seed of the training that dealt the folds
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The truth of a recording [default: DATA with the extension .csv]
+    /// The truth of a recording [default: DATA with the extension .csv, or .truth.csv where DATA
+    /// is a .csv itself]
     #[arg(long, value_name = "FILE.csv")]
     truth: Option<PathBuf>,
     /// List every recording: its class and what it was read as
@@ -123,7 +124,7 @@ fn score_deck(
     rules: Rules,
     loading: &Loading,
 ) -> anyhow::Result<ExitCode> {
-    let truth = args.truth.clone().unwrap_or_else(|| args.data.with_extension("csv"));
+    let truth = args.truth.clone().unwrap_or_else(|| truth_beside(&args.data));
     if !truth.is_file() {
         anyhow::bail!(
             "{}: there is no {} that tells what it shows; name it with --truth, or give a folder \

@@ -10,6 +10,7 @@ use clap::Args;
 use super::Common;
 use super::args::{FormatName, parse_format, parse_time};
 use super::convert::CompressionArg;
+use super::data::truth_beside;
 use crate::codec::{EncoderOptions, Format, for_writing};
 use crate::event::Event;
 use crate::recording::Writer;
@@ -116,7 +117,7 @@ fn make_deck(
     for entry in &truth {
         side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());
     }
-    let side_path = args.out.with_extension("csv");
+    let side_path = truth_beside(&args.out);
     std::fs::write(&side_path, side)
         .with_context(|| format!("cannot write {}", side_path.display()))?;
     if !common.quiet {
