@@ -17,6 +17,7 @@ const DRAWS_PER_S: u8 = 10;
 pub struct Progress {
     bar: ProgressBar,
     events: Arc<AtomicU64>,
+    quiet: bool,
 }
 
 impl Progress {
@@ -58,7 +59,7 @@ impl Progress {
                 style.with_key("rate", rate).with_key("read", read).with_key("left", left),
             );
         }
-        Progress { bar, events }
+        Progress { bar, events, quiet }
     }
 
     /// A bar over steps, whose number [`Progress::begin`] tells.
@@ -108,6 +109,13 @@ impl Progress {
     pub fn tell(&self, line: &str) {
         // Where standard error is closed, there is nowhere left to complain.
         self.aside(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
+    }
+
+    /// As [`Progress::tell`], unless `quiet` was asked for: a note or a warning.
+    pub fn note(&self, line: &str) {
+        if !self.quiet {
+            self.tell(line);
+        }
     }
 
     /// Runs `write` while the bar is out of the way.

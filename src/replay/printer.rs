@@ -21,8 +21,8 @@ pub struct Printer<'a> {
     replay: &'a Replay,
     progress: &'a Progress,
     buffer: Vec<u8>,
-    /// Each stream's last prediction, where `--every` left it out.
-    held: HashMap<String, Vec<u8>>,
+    /// Each stream's last prediction by the stream's number, where `--every` left it out.
+    held: HashMap<u64, Vec<u8>>,
     running: Vec<u8>,
     times_us: Vec<u64>,
     failed: Option<std::io::Error>,
@@ -55,25 +55,25 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn prediction(&mut self, stream: &str, record: &Record, logits: &[f32]) {
+    fn prediction(&mut self, stream: &Stream, record: &Record, logits: &[f32]) {
         let Record::Prediction(prediction) = record else { return };
         if self.replay.record.is_some() {
             self.times_us.push(prediction.t_us);
         }
         if self.replay.live && self.progress.is_drawn() {
             self.running.clear();
-            self.sink.record(stream, record, logits, &mut self.running);
+            self.sink.record(&stream.name, record, logits, &mut self.running);
             return;
         }
         if (prediction.window + 1).is_multiple_of(self.replay.every) {
-            if let Some(held) = self.held.get_mut(stream) {
+            if let Some(held) = self.held.get_mut(&stream.id) {
                 held.clear();
             }
-            self.sink.record(stream, record, logits, &mut self.buffer);
+            self.sink.record(&stream.name, record, logits, &mut self.buffer);
         } else {
-            let held = self.held.entry(stream.to_owned()).or_default();
+            let held = self.held.entry(stream.id).or_default();
             held.clear();
-            self.sink.record(stream, record, logits, held);
+            self.sink.record(&stream.name, record, logits, held);
         }
     }
 
@@ -81,7 +81,7 @@ impl<'a> Printer<'a> {
         let (outside, events) = (summary.totals.losses.outside, summary.totals.events);
         if outside > 0 && outside * OUTSIDE_SHARE > events {
             let percent = 100.0 * outside as f64 / events as f64;
-            self.progress.tell(&format!(
+            self.progress.note(&format!(
                 "warning: {stream}: {percent:.1} % of its events lie outside the model's sensor: \
                  --crop X,Y,W,H or --sensor WxH --scale bring them in"
             ));
@@ -91,17 +91,16 @@ impl<'a> Printer<'a> {
 
 impl Outlet for Printer<'_> {
     fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], ending: bool) {
-        let stream = &stream.name;
-        if ending && let Some(held) = self.held.remove(stream) {
+        if ending && let Some(held) = self.held.remove(&stream.id) {
             self.buffer.extend(held);
         }
         match record {
             Record::Prediction(_) => return self.prediction(stream, record, logits),
             Record::Error { message, .. } => self.progress.tell(&format!("error: {message}")),
-            Record::Summary(summary) => self.warn_outside(stream, summary),
+            Record::Summary(summary) => self.warn_outside(&stream.name, summary),
             Record::Segment(_) => (),
         }
-        self.sink.record(stream, record, logits, &mut self.buffer);
+        self.sink.record(&stream.name, record, logits, &mut self.buffer);
     }
 
     fn flush(&mut self) -> ControlFlow<()> {

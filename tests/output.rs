@@ -1,0 +1,51 @@
+//! Standard output and standard error: whose lines are whose, what is silent, what takes nothing.
+
+use std::process::{Command, Output, Stdio};
+
+const DECK: &str = "fixtures/deck.aedat4";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs, expects success, gives standard output.
+fn check(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Its name tells two plays of one recording apart no more than two recordings of one name.
+#[test]
+fn one_recording_twice_at_once_loses_no_line() {
+    for flags in [&["--every", "1000000"][..], &["--every", "7"]] {
+        let once = check(&[&["replay"], flags, &[DECK]].concat());
+        let twice = check(&[&["replay", "--slots", "2"], flags, &[DECK, DECK]].concat());
+        let sorted = |lines: &str, times: usize| {
+            let mut lines: Vec<String> = lines.repeat(times).lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(&twice, 1), sorted(&once, 2), "{flags:?}");
+    }
+}
+
+#[test]
+fn quiet_is_quiet_of_events_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("far.csv");
+    std::fs::write(&path, "t,x,y,on\n0,100,100,1\n5,3,3,1\n").unwrap();
+    let path = path.to_str().unwrap();
+    assert!(stderr(&run(&["replay", path])).contains("lie outside"));
+    assert_eq!(stderr(&run(&["replay", "-q", path])), "");
+}
