@@ -18,6 +18,9 @@ use crate::source::{Chunk, Source, is_stdin};
 /// A pause is cut into pieces of this length, so that an interruption is heard.
 const NAP: Duration = Duration::from_millis(20);
 
+/// A window is held back no longer than this; the pace goes on from there.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// One recording to be played.
 pub struct Player<'a> {
     pub path: &'a Path,
@@ -36,7 +39,14 @@ impl Player<'_> {
         if self.replay.speed.is_some() {
             ingest.cut_singly();
         }
-        let mut pacer = Pacer { speed: self.replay.speed, anchor: None };
+        let leapt = || {
+            let seconds = LONGEST_WAIT.as_secs();
+            self.progress.note(&format!(
+                "note: {stream}: its time leaps further ahead than {seconds} s at this pace: \
+                 replay waits {seconds} s and goes on from there"
+            ));
+        };
+        let mut pacer = Pacer { speed: self.replay.speed, anchor: None, leapt: Some(&leapt) };
         let mut played = Ok(());
         for _ in 0..self.replay.passes {
             played = self.pass(&mut ingest, &mut feed, &mut pacer);
@@ -99,12 +109,15 @@ impl Player<'_> {
 }
 
 /// Holds windows back until their time has come.
-struct Pacer {
+struct Pacer<'a> {
     speed: Option<f64>,
+    /// The sensor time that is due at an instant.
     anchor: Option<(Instant, u64)>,
+    /// Tells, once, that a wait was cut short.
+    leapt: Option<&'a dyn Fn()>,
 }
 
-impl Pacer {
+impl Pacer<'_> {
     fn send(&mut self, frames: &mut Frames, feed: &mut Feed, stop: &AtomicBool) -> Result<()> {
         if let Some(speed) = self.speed {
             for window in frames.windows() {
@@ -114,15 +127,10 @@ impl Pacer {
         feed.send(frames).map_err(|_| Error::Stopped)
     }
 
-    /// A window leaves at its end; the first one of a clock sets the time.
     fn wait(&mut self, window: &Window, speed: f64, stop: &AtomicBool) -> Result<()> {
-        let begins = (Instant::now(), window.t_start_us);
-        let anchor = self.anchor.filter(|_| !window.restart);
-        let (begun, begun_us) = *self.anchor.insert(anchor.unwrap_or(begins));
-        let ahead_s = window.t_end_us.saturating_sub(begun_us) as f64 * 1e-6 / speed;
-        let due = Duration::try_from_secs_f64(ahead_s).unwrap_or(Duration::MAX);
+        let due = self.due(window, speed, Instant::now());
         loop {
-            let left = due.saturating_sub(begun.elapsed());
+            let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
@@ -131,5 +139,55 @@ impl Pacer {
             }
             std::thread::sleep(left.min(NAP));
         }
+    }
+
+    /// When a window leaves: at its end; the first one of a clock sets the time, and so does one
+    /// that is further ahead than [`LONGEST_WAIT`].
+    fn due(&mut self, window: &Window, speed: f64, now: Instant) -> Instant {
+        let anchor = self.anchor.filter(|_| !window.restart);
+        let (begun, begun_us) = *self.anchor.insert(anchor.unwrap_or((now, window.t_start_us)));
+        let ahead_s = window.t_end_us.saturating_sub(begun_us) as f64 * 1e-6 / speed;
+        let ahead = Duration::try_from_secs_f64(ahead_s).ok();
+        let due = ahead.and_then(|ahead| begun.checked_add(ahead));
+        let latest = now + LONGEST_WAIT;
+        if let Some(due) = due.filter(|due| *due <= latest) {
+            return due;
+        }
+        self.anchor = Some((latest, window.t_end_us));
+        if let Some(tell) = self.leapt.take() {
+            tell();
+        }
+        latest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leap_of_time_is_waited_for_no_longer_than_the_limit_and_told_once() {
+        let told = std::cell::Cell::new(0);
+        let tell = || told.set(told.get() + 1);
+        let mut pacer = Pacer { speed: Some(1.0), anchor: None, leapt: Some(&tell) };
+        let mut due_s = |t_end_us: u64, now: Instant| {
+            let window = Window {
+                t_start_us: t_end_us - 1000,
+                t_end_us,
+                events: 1,
+                restart: false,
+                losses: Default::default(),
+            };
+            (pacer.due(&window, 1.0, now) - now).as_secs_f64()
+        };
+        let now = Instant::now();
+        assert_eq!(due_s(1000, now), 0.001);
+        assert_eq!(due_s(10_000, now), 0.01);
+        // So far that the sum of times would overflow, and what follows is a window later.
+        assert_eq!(due_s(u64::MAX >> 1, now), 60.0);
+        let then = now + LONGEST_WAIT;
+        assert_eq!(due_s((u64::MAX >> 1) + 1000, then), 0.001);
+        assert_eq!(due_s((u64::MAX >> 1) + (1 << 60), then), 60.0);
+        assert_eq!(told.get(), 1);
     }
 }
