@@ -40,6 +40,20 @@ fn one_recording_twice_at_once_loses_no_line() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_record_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let [recording, record] = ["one.csv", "one.npz"].map(|name| folder.path().join(name));
+    std::fs::write(&recording, "t,x,y,on\n0,3,3,1\n").unwrap();
+    std::os::unix::fs::symlink("/dev/full", &record).unwrap();
+    let [recording, record] = [&recording, &record].map(|path| path.to_str().unwrap());
+    let output = run(&["replay", "--record", record, recording]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.starts_with("error: ") && told.contains("cannot write"), "{told}");
+}
+
 #[test]
 fn quiet_is_quiet_of_events_outside() {
     let folder = tempfile::tempdir().unwrap();

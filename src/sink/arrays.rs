@@ -3,8 +3,7 @@
 //! Knows named arrays only; not where they come from.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufWriter;
+use std::io::Cursor;
 use std::path::Path;
 
 use npyz::WriterBuilder;
@@ -12,6 +11,7 @@ use npyz::npz::NpzWriter;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
+use crate::store::replace;
 
 /// A named array, row-major.
 pub struct Array {
@@ -45,18 +45,21 @@ pub fn write(path: &Path, arrays: &[Array]) -> Result<()> {
         what: format!("cannot write {}", path.display()),
         source,
     };
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("npz") => write_npz(path, arrays).map_err(failed),
-        Some("safetensors") => write_safetensors(path, arrays).map_err(failed),
-        _ => Err(Error::Usage(format!(
-            "{}: arrays are written as .npz or .safetensors",
-            path.display()
-        ))),
-    }
+    let bytes = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("npz") => as_npz(arrays).map_err(failed)?,
+        Some("safetensors") => as_safetensors(arrays).map_err(failed)?,
+        _ => {
+            return Err(Error::Usage(format!(
+                "{}: arrays are written as .npz or .safetensors",
+                path.display()
+            )));
+        }
+    };
+    replace(path, &bytes)
 }
 
-fn write_npz(path: &Path, arrays: &[Array]) -> std::io::Result<()> {
-    let mut npz = NpzWriter::new(BufWriter::new(File::create(path)?));
+fn as_npz(arrays: &[Array]) -> std::io::Result<Vec<u8>> {
+    let mut npz = NpzWriter::new(Cursor::new(Vec::new()));
     for Array { name, shape, values } in arrays {
         let shape: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
         match values {
@@ -74,10 +77,10 @@ fn write_npz(path: &Path, arrays: &[Array]) -> std::io::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(npz.zip_writer().finish()?.into_inner())
 }
 
-fn write_safetensors(path: &Path, arrays: &[Array]) -> std::io::Result<()> {
+fn as_safetensors(arrays: &[Array]) -> std::io::Result<Vec<u8>> {
     let bytes: Vec<(Dtype, Vec<u8>)> = arrays
         .iter()
         .map(|array| match &array.values {
@@ -95,6 +98,5 @@ fn write_safetensors(path: &Path, arrays: &[Array]) -> std::io::Result<()> {
         view.map(|view| (array.name.as_str(), view))
     });
     let views = views.collect::<std::result::Result<HashMap<_, _>, _>>().map_err(other)?;
-    let bytes = safetensors::serialize(views, None).map_err(other)?;
-    std::fs::write(path, bytes)
+    safetensors::serialize(views, None).map_err(other)
 }
