@@ -2,6 +2,7 @@
 //!
 //! Empty fields are values that a record does not have.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{Sink, Style};
@@ -73,10 +74,10 @@ impl Sink for Csv {
 }
 
 /// RFC 4180: a field with a comma, a quote or a line break is quoted.
-fn quoted(field: &str) -> String {
+fn quoted(field: &str) -> Cow<'_, str> {
     if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
+        Cow::Owned(format!("\"{}\"", field.replace('"', "\"\"")))
     } else {
-        field.to_owned()
+        Cow::Borrowed(field)
     }
 }

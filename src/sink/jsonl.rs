@@ -30,7 +30,7 @@ enum Line<'a> {
         confidence: f32,
         logits: &'a [f32],
         #[serde(skip_serializing_if = "Option::is_none")]
-        losses: Option<LossCounts>,
+        losses: Option<Losses>,
     },
     Segment {
         stream: &'a RawValue,
@@ -51,7 +51,7 @@ enum Line<'a> {
         events: u64,
         duration_us: u64,
         segments: u64,
-        losses: LossCounts,
+        losses: Losses,
         restarts: u64,
     },
     Error {
@@ -60,21 +60,6 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         offset: Option<u64>,
     },
-}
-
-#[derive(Serialize)]
-struct LossCounts {
-    late: u64,
-    outside: u64,
-    overflow: u64,
-    malformed: u64,
-}
-
-impl From<Losses> for LossCounts {
-    fn from(losses: Losses) -> Self {
-        let Losses { late, outside, overflow, malformed } = losses;
-        LossCounts { late, outside, overflow, malformed }
-    }
 }
 
 impl JsonLines {
@@ -115,7 +100,7 @@ impl Sink for JsonLines {
                 class: p.verdict.class,
                 confidence: p.verdict.confidence,
                 logits,
-                losses: (!p.losses.is_none()).then(|| p.losses.into()),
+                losses: (!p.losses.is_none()).then_some(p.losses),
             },
             Record::Segment(s) => Line::Segment {
                 stream,
@@ -136,7 +121,7 @@ impl Sink for JsonLines {
                 events: s.totals.events,
                 duration_us: s.totals.duration_us,
                 segments: s.segments,
-                losses: s.totals.losses.into(),
+                losses: s.totals.losses,
                 restarts: s.totals.restarts,
             },
             Record::Error { message, offset } => Line::Error { stream, message, offset: *offset },
