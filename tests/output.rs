@@ -63,3 +63,34 @@ fn quiet_is_quiet_of_events_outside() {
     assert!(stderr(&run(&["replay", path])).contains("lie outside"));
     assert_eq!(stderr(&run(&["replay", "-q", path])), "");
 }
+
+/// Results of every command that prints at once.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_output_that_takes_nothing_is_no_panic() {
+    for arguments in [
+        &["info", DECK, "models/poker.safetensors"][..],
+        &["info", "--output", "text", DECK, "models/poker.safetensors"],
+        &["info", "--devices"],
+        &["completions", "bash"],
+        &["eval", DECK],
+        &["eval", "--output", "text", DECK],
+    ] {
+        let mut child = program(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{arguments:?}: {}", stderr(&output));
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = program(arguments).stdout(full).output().unwrap();
+        let told = stderr(&output);
+        let errors = told.lines().filter(|line| line.starts_with("error: "));
+        assert_eq!((output.status.code(), errors.count()), (Some(1), 1), "{arguments:?}: {told}");
+        assert!(told.contains("cannot write the results"), "{arguments:?}: {told}");
+    }
+}

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, truth_beside};
-use super::{Common, OutputArg, open_model, scores, settled};
+use super::{Common, OutputArg, open_model, print, scores, settled};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
 use crate::eval::{self, Deck, DeckScore};
@@ -93,28 +93,33 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
         let read = reading.verdict.class.map(|class| label(usize::from(class)));
         (sample.name.as_str(), label(sample.class), read, reading.verdict.confidence)
     });
+    let mut text = String::new();
+    // writing to a string cannot fail
     match common.output() {
         OutputArg::Text => {
             if args.each {
                 for (name, label, read, confidence) in each {
                     let mark = if read == Some(label) { " " } else { "×" };
-                    let read = read.unwrap_or("unknown");
-                    println!("{mark} {name}  {label} read as {read} ({:.0} %)", 100.0 * confidence);
+                    let (read, percent) = (read.unwrap_or("unknown"), 100.0 * confidence);
+                    let _ =
+                        writeln!(text, "{mark} {name}  {label} read as {read} ({percent:.0} %)");
                 }
-                println!();
+                text.push('\n');
             }
-            print!("{}", scores::as_text(&evaluated.score, of));
+            text += &scores::as_text(&evaluated.score, of);
         }
         _ => {
             if args.each {
                 for (name, label, read, confidence) in each {
-                    println!("{}", scores::reading_as_json(name, label, read, confidence)?);
+                    text += &scores::reading_as_json(name, label, read, confidence)?;
+                    text.push('\n');
                 }
             }
-            println!("{}", scores::as_json("evaluation", of, &evaluated.score, &[])?);
+            text += &scores::as_json("evaluation", of, &evaluated.score, &[])?;
+            text.push('\n');
         }
     }
-    Ok(ExitCode::from(evaluated.dataset.exit_code()))
+    Ok(print(text.as_bytes(), evaluated.dataset.exit_code(), common))
 }
 
 fn score_deck(
@@ -137,11 +142,12 @@ fn score_deck(
     for note in lost(losses).iter().filter(|_| !common.quiet) {
         eprintln!("note: {note}");
     }
-    match common.output() {
-        OutputArg::Text => print!("{}", deck_as_text(&score)),
-        _ => println!("{}", scores::deck_as_json(&score)?),
-    }
-    damage.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
+    let text = match common.output() {
+        OutputArg::Text => deck_as_text(&score),
+        _ => scores::deck_as_json(&score)? + "\n",
+    };
+    let code = print(text.as_bytes(), 0, common);
+    damage.map_or(Ok(code), |error| Err(error.into()))
 }
 
 fn deck_as_text(score: &DeckScore) -> String {

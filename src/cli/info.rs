@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::DecoderArgs;
-use super::{Common, OutputArg};
+use super::{Common, OutputArg, print};
 use crate::decide::format_time_us;
 use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
-use crate::model::{MAX_BYTES, Model};
+use crate::model::{Card, MAX_BYTES, Model};
 use crate::nn::{Found, devices};
 use crate::source::{is_stdin, read_bounded};
 
@@ -37,44 +37,47 @@ pub struct InfoArgs {
 
 /// Runs the command.
 pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    if args.devices {
-        let (found, why) = devices();
-        for Found { name, description } in found {
-            match common.output() {
-                OutputArg::Text => println!("{name:<8} {description}"),
-                _ => println!(
-                    "{}",
-                    json!({"type": "device", "device": name, "description": description})
-                ),
-            }
-        }
-        for why in why.iter().filter(|_| !common.quiet) {
-            eprintln!("note: no GPU: {why}");
-        }
-    }
+    let mut told = if args.devices { tell_devices(common) } else { String::new() };
     let mut worst = 0;
     for path in &args.files {
-        let code = if !is_stdin(path) && is_model(path) {
+        let (text, code) = if !is_stdin(path) && is_model(path) {
             tell_model(path, common)?
         } else {
             tell_recording(path, args, common)?
         };
+        told += &text;
         worst = worst.max(code);
     }
-    Ok(ExitCode::from(worst))
+    Ok(print(told.as_bytes(), worst, common))
 }
 
-fn tell_recording(path: &Path, args: &InfoArgs, common: &Common) -> anyhow::Result<u8> {
+fn tell_devices(common: &Common) -> String {
+    let (found, why) = devices();
+    for why in why.iter().filter(|_| !common.quiet) {
+        eprintln!("note: no GPU: {why}");
+    }
+    let line = |Found { name, description }| match common.output() {
+        OutputArg::Text => format!("{name:<8} {description}\n"),
+        _ => {
+            let device = json!({"type": "device", "device": name, "description": description});
+            format!("{device}\n")
+        }
+    };
+    found.into_iter().map(line).collect()
+}
+
+/// Tells it and gives the exit code.
+fn tell_recording(path: &Path, args: &InfoArgs, common: &Common) -> anyhow::Result<(String, u8)> {
     let (info, read) = recording(path, args.decoder.format(), &args.decoder.options());
     let unread = info.format.is_none() && read.is_err();
-    match common.output() {
-        _ if unread => (),
-        OutputArg::Text => print!("{}", as_text(path, &info)),
-        _ => println!("{}", as_json("recording", path, &info)?),
-    }
-    let Err(error) = read else { return Ok(0) };
+    let text = match common.output() {
+        _ if unread => String::new(),
+        OutputArg::Text => as_text(path, &info),
+        _ => as_json("recording", path, &info)?,
+    };
+    let Err(error) = read else { return Ok((text, 0)) };
     eprintln!("error: {}: {error}", path.display());
-    Ok(error.exit_code())
+    Ok((text, error.exit_code()))
 }
 
 fn as_text(path: &Path, info: &RecordingInfo) -> String {
@@ -117,41 +120,43 @@ fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Res
         object.insert("type".to_owned(), kind.into());
         object.insert("file".to_owned(), path.display().to_string().into());
     }
-    Ok(value.to_string())
+    Ok(format!("{value}\n"))
 }
 
-fn tell_model(path: &Path, common: &Common) -> anyhow::Result<u8> {
+/// Tells it and gives the exit code.
+fn tell_model(path: &Path, common: &Common) -> anyhow::Result<(String, u8)> {
     let opened = read_bounded(path, MAX_BYTES).and_then(|bytes| Model::from_bytes(&bytes));
     let model = match opened {
         Ok(model) => model,
         Err(error) => {
             eprintln!("error: {}: {error}", path.display());
-            return Ok(error.exit_code());
+            return Ok((String::new(), error.exit_code()));
         }
     };
-    if common.output() != OutputArg::Text {
-        println!("{}", as_json("model", path, &model.card)?);
-        return Ok(0);
-    }
-    let card = &model.card;
-    println!("{}", path.display());
-    println!("  sensor     {} pixels, {} inputs", card.sensor, card.sensor.addresses());
-    println!("  window     {}", format_time_us(card.window_us));
-    println!("  labels     {}", card.labels.join(", "));
-    println!("  readout    {}", card.readout);
+    let text = match common.output() {
+        OutputArg::Text => card_as_text(path, &model.card)?,
+        _ => as_json("model", path, &model.card)?,
+    };
+    Ok((text, 0))
+}
+
+fn card_as_text(path: &Path, card: &Card) -> anyhow::Result<String> {
+    let mut text = format!("{}\n", path.display());
+    writeln!(text, "  sensor     {} pixels, {} inputs", card.sensor, card.sensor.addresses())?;
+    writeln!(text, "  window     {}", format_time_us(card.window_us))?;
+    writeln!(text, "  labels     {}", card.labels.join(", "))?;
+    writeln!(text, "  readout    {}", card.readout)?;
     let gap = format_time_us(card.gap_us);
-    println!("  silence    {gap} of windows with at most {} events", card.quiet_events);
-    println!("  view       {}", serde_json::to_string(&card.view)?);
+    writeln!(text, "  silence    {gap} of windows with at most {} events", card.quiet_events)?;
+    writeln!(text, "  view       {}", serde_json::to_string(&card.view)?)?;
     for (k, layer) in card.layers.iter().enumerate() {
         let recurrent = if layer.recurrent { ", recurrent" } else { "" };
         let parameters: Vec<_> =
             layer.parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let (cell, inputs, neurons) = (&layer.cell, layer.inputs, layer.neurons);
-        println!(
-            "  layer {k}    {cell}, {inputs} to {neurons}{recurrent} ({})",
-            parameters.join(", ")
-        );
+        let parameters = parameters.join(", ");
+        writeln!(text, "  layer {k}    {cell}, {inputs} to {neurons}{recurrent} ({parameters})")?;
     }
-    println!("  weights    {}", grouped(weights(card) as u64));
-    Ok(0)
+    writeln!(text, "  weights    {}", grouped(weights(card) as u64))?;
+    Ok(text)
 }

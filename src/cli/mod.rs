@@ -18,7 +18,7 @@ mod synth;
 mod train;
 
 use std::borrow::Cow;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,9 @@ const SHIPPED: &[u8] = include_bytes!("../../models/poker.safetensors");
 
 const EXAMPLES: &str = "Example:
   dvs-stream replay fixtures/deck.aedat4     a deck of cards through the built-in model";
+
+const COMPLETIONS_EXAMPLES: &str = "Example:
+  dvs-stream completions bash > ~/.local/share/bash-completion/completions/dvs-stream";
 
 /// Streaming classifier for event cameras: recordings or live events in, running predictions of
 /// a spiking network out
@@ -64,8 +67,7 @@ enum Command {
     Synth(synth::SynthArgs),
     Import(import::ImportArgs),
     /// Print shell completions
-    ///
-    /// Example: dvs-stream completions bash > ~/.local/share/bash-completion/completions/dvs-stream
+    #[command(before_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -158,13 +160,9 @@ pub fn main() -> ExitCode {
         Command::Synth(args) => synth::main(args, common),
         Command::Import(args) => import::main(args, common),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Cli::command(),
-                "dvs-stream",
-                &mut std::io::stdout(),
-            );
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "dvs-stream", &mut script);
+            Ok(print(&script, 0, common))
         }
     };
     done.unwrap_or_else(|error| fail(&error, common))
@@ -180,6 +178,19 @@ fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
         }
     }
     ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
+}
+
+/// Writes a command's results, all at once, and gives its exit code: `code`, or 1 where they cannot
+/// be written. That their reader has gone is no failure.
+fn print(results: &[u8], code: u8, common: &Common) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(results).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let error = anyhow::Error::new(error).context("cannot write the results");
+            exit(code.max(1), &error, common)
+        }
+        _ => ExitCode::from(code),
+    }
 }
 
 /// All causes in one line; one that the error before it has told already is not told again.

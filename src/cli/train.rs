@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
-use super::{Common, OutputArg, interruption, scores};
+use super::{Common, OutputArg, interruption, print, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
@@ -289,20 +289,19 @@ fn finish(
     let trained = &outcome.trained;
     let kept_out = !outcome.fold.test.is_empty() || outcome.validation.is_some();
     let of = if kept_out { "kept out" } else { "trained on" };
-    match common.output() {
+    let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
+    let text = match common.output() {
         OutputArg::Text => {
-            if !outcome.folds.is_empty() {
-                let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
-                print!("{}", scores::folds_as_text(folds));
-            }
-            print!("{}", scores::as_text(&trained.score, of));
+            let table = scores::as_text(&trained.score, of);
+            if outcome.folds.is_empty() { table } else { scores::folds_as_text(folds) + &table }
         }
         _ => {
-            let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
             let folds: Vec<_> = folds.collect();
-            println!("{}", scores::as_json("training", of, &trained.score, &folds)?);
+            scores::as_json("training", of, &trained.score, &folds)? + "\n"
         }
-    }
+    };
+    let code = if trained.interrupted { 130 } else { outcome.exit_code() };
+    let code = print(text.as_bytes(), code, common);
     if !common.quiet {
         let epochs = trained.epochs.len();
         let optimistic = if matches!(args.keep, KeepArg::Best) {
@@ -327,8 +326,7 @@ fn finish(
             eprintln!("interrupted: the model is that {what}{resume}");
         }
     }
-    let code = if trained.interrupted { 130 } else { outcome.exit_code() };
-    outcome.unsaved.map_or(Ok(ExitCode::from(code)), |error| Err(error.into()))
+    outcome.unsaved.map_or(Ok(code), |error| Err(error.into()))
 }
 
 /// News to a bar, to lines, to a log.
