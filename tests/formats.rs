@@ -56,6 +56,19 @@ fn fixtures() -> Vec<(PathBuf, &'static Format, Vec<u8>)> {
     found
 }
 
+#[test]
+fn the_readme_tells_what_is_read_and_written() {
+    let readme = include_str!("../README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let told: Vec<_> = rows.filter(|(name, _)| !name.contains(' ')).collect();
+    for format in FORMATS {
+        let marks = if format.encoder.is_some() { "| ● | ● |" } else { "| ● | |" };
+        let row = told.iter().find(|(name, _)| *name == format.name);
+        assert!(row.is_some_and(|(_, row)| row.ends_with(marks)), "{}: {marks}", format.name);
+    }
+    assert_eq!(told.len(), FORMATS.len());
+}
+
 fn fresh(format: &Format) -> Box<dyn Decoder> {
     (format.decoder)(&DecoderOptions::default())
 }
