@@ -55,6 +55,21 @@ fn a_record_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
+fn text_of_recordings_at_once_names_each_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.aedat4");
+    std::fs::copy(DECK, &other).unwrap();
+    let other = other.to_str().unwrap();
+    let alone = check(&["replay", "--output", "text", DECK]);
+    assert_eq!(alone.matches(DECK).count(), 1, "{alone}");
+    let both = check(&["replay", "--output", "text", "--slots", "2", DECK, other]);
+    for name in [DECK, other] {
+        let of_it = both.lines().filter_map(|line| line.strip_prefix(&format!("{name}: ")));
+        assert_eq!(of_it.count(), alone.lines().count(), "{name}");
+    }
+}
+
+#[test]
 fn quiet_is_quiet_of_events_outside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("far.csv");

@@ -157,6 +157,7 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
     let sink = (common.sink().make)(&Style {
         labels,
         color: common.color_on_stdout(),
+        named: replay.n_slots > 1,
         window_us: model.card.window_us,
     });
     let stop = interruption()?;

@@ -99,7 +99,7 @@ mod tests {
         };
         let session = Session::new(model.network.clone(), serve.config.rules, 1).unwrap();
         let labels = Labels { labels: card.labels.clone(), display: card.display.clone() };
-        let style = Style { labels, color: false, window_us: card.window_us };
+        let style = Style { labels, window_us: card.window_us, ..Style::default() };
         let sink = (by_name("jsonl").unwrap().make)(&style);
         let about = About::new("poker", SHIPPED, &model);
         let (hub, engine) = Hub::new(&serve, about, session, sink, Arc::default(), None).unwrap();

@@ -127,7 +127,7 @@ fn run_metered(
     let rules = serve.config.rules;
     let session = Session::new(model.network.clone(), rules, serve.limits.max_streams)?;
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
-    let style = Style { labels, color: false, window_us: model.card.window_us };
+    let style = Style { labels, window_us: model.card.window_us, ..Style::default() };
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
     let sink = (sink.make)(&style);
     let (warn, mut warnings) = unbounded_channel();

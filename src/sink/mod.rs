@@ -40,6 +40,8 @@ pub struct Style {
     pub labels: Labels,
     /// With colours.
     pub color: bool,
+    /// Text names the stream in every line: several run at once.
+    pub named: bool,
     /// Length of a window in µs: a stream begins so long before its first prediction.
     pub window_us: u64,
 }

@@ -102,8 +102,10 @@ impl Sink for Text {
             }
             Record::Error { .. } => return,
         };
+        let names = self.style.named && !matches!(record, Record::Summary(_));
+        let (name, mark) = if names { (stream, ": ") } else { ("", "") };
         // A buffer in memory takes every byte.
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{name}{mark}{line}");
     }
 }
 
