@@ -119,7 +119,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
             text.push('\n');
         }
     }
-    Ok(print(text.as_bytes(), evaluated.dataset.exit_code(), common))
+    print(text.as_bytes(), evaluated.dataset.exit_code())
 }
 
 fn score_deck(
@@ -146,7 +146,7 @@ fn score_deck(
         OutputArg::Text => deck_as_text(&score),
         _ => scores::deck_as_json(&score)? + "\n",
     };
-    let code = print(text.as_bytes(), 0, common);
+    let code = print(text.as_bytes(), 0)?;
     damage.map_or(Ok(code), |error| Err(error.into()))
 }
 

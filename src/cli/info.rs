@@ -48,7 +48,7 @@ pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
         told += &text;
         worst = worst.max(code);
     }
-    Ok(print(told.as_bytes(), worst, common))
+    print(told.as_bytes(), worst)
 }
 
 fn tell_devices(common: &Common) -> String {

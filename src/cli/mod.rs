@@ -162,7 +162,7 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "dvs-stream", &mut script);
-            Ok(print(&script, 0, common))
+            print(&script, 0)
         }
     };
     done.unwrap_or_else(|error| fail(&error, common))
@@ -180,16 +180,15 @@ fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
     ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
 }
 
-/// Writes a command's results, all at once, and gives its exit code: `code`, or 1 where they cannot
-/// be written. That their reader has gone is no failure.
-fn print(results: &[u8], code: u8, common: &Common) -> ExitCode {
+/// Writes a command's results, all at once, and gives its exit code. That their reader has gone is
+/// no failure.
+fn print(results: &[u8], code: u8) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match out.write_all(results).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let error = anyhow::Error::new(error).context("cannot write the results");
-            exit(code.max(1), &error, common)
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Io { what: "cannot write the results".to_owned(), source }.into())
         }
-        _ => ExitCode::from(code),
+        _ => Ok(ExitCode::from(code)),
     }
 }
 

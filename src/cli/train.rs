@@ -301,7 +301,7 @@ fn finish(
         }
     };
     let code = if trained.interrupted { 130 } else { outcome.exit_code() };
-    let code = print(text.as_bytes(), code, common);
+    let code = print(text.as_bytes(), code)?;
     if !common.quiet {
         let epochs = trained.epochs.len();
         let optimistic = if matches!(args.keep, KeepArg::Best) {
