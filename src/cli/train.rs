@@ -246,7 +246,8 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         }
         Err(Error::Stopped) => {
             eprintln!(
-                "interrupted in cross-validation, which leaves nothing to go on from: no model was written"
+                "interrupted in cross-validation, which leaves nothing to go on from: no model was \
+                 written"
             );
             Ok(ExitCode::from(130))
         }

@@ -20,7 +20,8 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Reads lines of a name, with or without its extension, and a class, between them a comma, a
-    /// semicolon, a tab or blanks, with or without quotes around each. Passes over empty lines, `#` comments and a header.
+    /// semicolon, a tab or blanks, with or without quotes around each. Passes over empty lines, `#`
+    /// comments and a header.
     ///
     /// # Errors
     /// What is wrong, and in which line.

@@ -271,7 +271,6 @@ impl std::fmt::Debug for Network {
     }
 }
 
-/// Names the layer that an error is about.
 /// Cells and places of the layers, and the chain's weights.
 fn lay_out(layers: &[LayerWeights], kinds: &[&'static CellKind], dt_s: f64) -> Result<Chain> {
     let (mut n_weights, mut row_len, mut saved_len) = (0usize, 0, 0);

@@ -46,8 +46,9 @@ pub struct Replay {
     pub record: Option<PathBuf>,
 }
 
-/// Replays all recordings; gives the highest exit code of those that failed, else 0. Records go to `out` through `sink`, diagnostics to standard error;
-/// `stop` ends every stream early, with its summary.
+/// Replays all recordings; gives the highest exit code of those that failed, else 0. Records go to
+/// `out` through `sink`, diagnostics to standard error; `stop` ends every stream early, with its
+/// summary.
 ///
 /// # Errors
 /// When the network fails or the record file cannot be written.
