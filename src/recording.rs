@@ -82,11 +82,10 @@ enum Piece<'a> {
 
 /// Reads a file as far as `take` needs it.
 fn pump(path: &Path, take: &mut dyn FnMut(Piece<'_>) -> Result<Need>) -> Result<()> {
-    let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
-    let mut source = Source::open(path).map_err(failed)?;
+    let mut source = Source::open(path)?;
     let mut buffer = Vec::new();
     loop {
-        let bytes = match source.read(&mut buffer).map_err(failed)? {
+        let bytes = match source.read(&mut buffer)? {
             // Whoever takes may have something else to end for.
             Chunk::Nothing => &[],
             Chunk::End => return Ok(()),
@@ -95,7 +94,7 @@ fn pump(path: &Path, take: &mut dyn FnMut(Piece<'_>) -> Result<Need>) -> Result<
         match take(Piece::Bytes(bytes))? {
             Need::More => (),
             Need::Nothing => return Ok(()),
-            Need::Skip(n) => drop(take(Piece::Skipped(source.skip(n).map_err(failed)?))?),
+            Need::Skip(n) => drop(take(Piece::Skipped(source.skip(n)?))?),
         }
     }
 }

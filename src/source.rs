@@ -46,19 +46,20 @@ pub fn is_stdin(path: &Path) -> bool {
 
 impl Source {
     /// Opens a path; `-` is standard input.
-    pub fn open(path: &Path) -> io::Result<Source> {
+    ///
+    /// # Errors
+    /// As of every call: [`Error::Io`], where it cannot be read.
+    pub fn open(path: &Path) -> Result<Source> {
         if is_stdin(path) {
             return Ok(Source::pipe(|| Ok(Box::new(io::stdin()))));
         }
-        let metadata = std::fs::metadata(path)?;
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if metadata.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                "it is a directory; name the recordings in it",
-            ));
+            let what = "it is a directory; name the recordings in it";
+            return Err(unreadable(io::Error::new(io::ErrorKind::IsADirectory, what)));
         }
         if metadata.is_file() {
-            let file = File::open(path)?;
+            let file = File::open(path).map_err(unreadable)?;
             let length = metadata.len();
             return Ok(Source::File(SeekableFile { file, position: 0, length }));
         }
@@ -91,17 +92,17 @@ impl Source {
     }
 
     /// The next bytes; `buffer` keeps its memory between calls.
-    pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> io::Result<Chunk<'a>> {
+    pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> Result<Chunk<'a>> {
         match self {
             Source::File(SeekableFile { file, position, .. }) => {
                 buffer.resize(CHUNK_BYTES, 0);
-                let n = file.read(buffer)?;
+                let n = file.read(buffer).map_err(unreadable)?;
                 *position += n as u64;
                 Ok(if n == 0 { Chunk::End } else { Chunk::Bytes(&buffer[..n]) })
             }
             Source::Pipe(chunks) => match chunks.recv_timeout(PATIENCE) {
                 Ok(chunk) => {
-                    *buffer = chunk?;
+                    *buffer = chunk.map_err(unreadable)?;
                     Ok(Chunk::Bytes(buffer))
                 }
                 Err(RecvTimeoutError::Timeout) => Ok(Chunk::Nothing),
@@ -111,10 +112,10 @@ impl Source {
     }
 
     /// Passes over up to `n` bytes where that costs nothing; gives how many.
-    pub fn skip(&mut self, n: u64) -> io::Result<u64> {
+    pub fn skip(&mut self, n: u64) -> Result<u64> {
         let Source::File(SeekableFile { file, position, length }) = self else { return Ok(0) };
         let n = n.min(length.saturating_sub(*position));
-        *position = file.seek(SeekFrom::Start(*position + n))?;
+        *position = file.seek(SeekFrom::Start(*position + n)).map_err(unreadable)?;
         Ok(n)
     }
 }
@@ -124,12 +125,15 @@ impl Source {
 /// # Errors
 /// When it cannot be read or is larger.
 pub fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max_bytes {
         return Err(Error::Unsupported(format!("it is larger than {max_bytes} bytes")));
     }
     Ok(bytes)
+}
+
+fn unreadable(source: io::Error) -> Error {
+    Error::Io { what: "cannot be read".to_owned(), source }
 }

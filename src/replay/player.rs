@@ -76,12 +76,11 @@ impl Player<'_> {
         ingest: &mut Ingest,
         emit: &mut dyn FnMut(&mut Frames) -> Result<()>,
     ) -> Result<bool> {
-        let failed = |source| Error::Io { what: "cannot be read".to_owned(), source };
-        let mut source = Source::open(self.path).map_err(failed)?;
+        let mut source = Source::open(self.path)?;
         let mut buffer = Vec::new();
         let mut seen = ingest.totals().events;
         while !self.stopped() {
-            let bytes = match source.read(&mut buffer).map_err(failed)? {
+            let bytes = match source.read(&mut buffer)? {
                 Chunk::Bytes(bytes) => bytes,
                 Chunk::Nothing => continue,
                 Chunk::End => return Ok(true),
@@ -89,7 +88,7 @@ impl Player<'_> {
             let mut n_read = bytes.len() as u64;
             let need = ingest.feed(bytes, emit)?;
             if let Need::Skip(n) = need {
-                let skipped = source.skip(n).map_err(failed)?;
+                let skipped = source.skip(n)?;
                 ingest.skipped(skipped);
                 n_read += skipped;
             }

@@ -198,10 +198,10 @@ struct Opening {
 
 impl Opening {
     fn read(how: &Transmission<'_>, stop: &AtomicBool) -> Result<Opening> {
-        let mut source = read::open(how.file)?;
+        let mut source = Source::open(how.file)?;
         let (mut bytes, mut buffer, mut at_end) = (Vec::new(), Vec::new(), false);
         while bytes.len() < probe::PROBE_BYTES && !at_end {
-            match source.read(&mut buffer).map_err(read::unreadable)? {
+            match source.read(&mut buffer)? {
                 Chunk::Bytes(more) => bytes.extend_from_slice(more),
                 Chunk::Nothing if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
                 Chunk::Nothing => {}
@@ -263,7 +263,7 @@ impl Opening {
             let mut buffer = std::mem::take(&mut self.bytes);
             slices.play(&buffer, sending, progress)?;
             loop {
-                match self.source.read(&mut buffer).map_err(read::unreadable)? {
+                match self.source.read(&mut buffer)? {
                     Chunk::Bytes(bytes) => slices.play(bytes, sending, progress)?,
                     Chunk::Nothing => drop(slices.pacer.wait(&[])?),
                     Chunk::End => return slices.finish(),

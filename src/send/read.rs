@@ -1,7 +1,6 @@
 //! Reads a recording ahead of its playing, on a thread of its own, so that decoding delays no
 //! event.
 
-use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
 use super::Transmission;
@@ -44,7 +43,7 @@ fn pass(
     clock: &mut Clock,
     stretches: &SyncSender<Result<Stretch>>,
 ) -> Result<()> {
-    let mut source = open(how.file)?;
+    let mut source = Source::open(how.file)?;
     let mut decoder = match how.format {
         Some(format) => AnyDecoder::of(format, &how.decoder),
         None => AnyDecoder::probing(how.file.to_str(), &how.decoder),
@@ -56,7 +55,7 @@ fn pass(
         stretches.send(Ok(stretch)).map_err(|_| Error::Stopped)
     };
     loop {
-        let bytes = match source.read(&mut buffer).map_err(unreadable)? {
+        let bytes = match source.read(&mut buffer)? {
             Chunk::Bytes(bytes) => bytes,
             // Passes on that the player is gone, if it is.
             Chunk::Nothing => {
@@ -69,7 +68,7 @@ fn pass(
         let fed = decoder.feed(bytes, &mut events);
         let mut n_bytes = bytes.len() as u64;
         if let Ok(Need::Skip(n)) = fed {
-            let skipped = source.skip(n).map_err(unreadable)?;
+            let skipped = source.skip(n)?;
             decoder.skipped(skipped);
             n_bytes += skipped;
         }
@@ -82,15 +81,6 @@ fn pass(
     let finished = decoder.finish(&mut events);
     hand_over(&decoder, events, 0)?;
     finished
-}
-
-/// Opens a recording.
-pub fn open(path: &Path) -> Result<Source> {
-    Source::open(path).map_err(unreadable)
-}
-
-pub fn unreadable(source: std::io::Error) -> Error {
-    Error::Io { what: "cannot be read".to_owned(), source }
 }
 
 /// Makes the times of one pass follow those of the pass before.

@@ -12,6 +12,7 @@ use crate::decide::{Readout, check_share, parse_time};
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::model::check_gap;
+use crate::telemetry::{ANONYMOUS, DEPARTED};
 use crate::view::{Crop, Orient, PolarityBit};
 
 /// What a first line begins with.
@@ -24,7 +25,7 @@ pub const MAX_HELLO_BYTES: usize = 4 << 10;
 pub const MAX_NAME_BYTES: usize = 64;
 
 /// Names that metrics give to streams without one.
-const RESERVED: &[&str] = &["anonymous", "departed"];
+const RESERVED: &[&str] = &[ANONYMOUS, DEPARTED];
 
 /// What a client asks for; the server's flags hold where it asks for nothing.
 #[derive(Debug, Default, PartialEq, Deserialize)]

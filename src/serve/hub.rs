@@ -25,10 +25,7 @@ use crate::event::Event;
 use crate::prediction::{Prediction, Record};
 use crate::session::{Rules, Session};
 use crate::sink::Sink;
-use crate::telemetry::{AnswerMeters, Registry, ServerMeters};
-
-/// The series of streams without a name.
-pub const ANONYMOUS: &str = "anonymous";
+use crate::telemetry::{ANONYMOUS, AnswerMeters, Registry, ServerMeters};
 
 /// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
 const MAX_DEPARTED: usize = 256;

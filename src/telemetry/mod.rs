@@ -13,6 +13,12 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::prediction::Totals;
 
+/// Label of streams without a name.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// Label of streams that are gone.
+pub const DEPARTED: &str = "departed";
+
 /// Span over which the engine's load is taken.
 const LOAD_SPAN: Duration = Duration::from_secs(1);
 
@@ -214,7 +220,7 @@ impl ServerMeters {
             failed: counter!("dvs_stream_errors_total"),
             busy: gauge!("dvs_busy_ratio"),
             missed: counter!("dvs_records_missed_total"),
-            lost_datagrams: counter!("dvs_datagrams_lost_total", "stream" => "anonymous"),
+            lost_datagrams: counter!("dvs_datagrams_lost_total", "stream" => ANONYMOUS),
             redialled: counter!("dvs_redials_total"),
         }
     }

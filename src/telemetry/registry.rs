@@ -10,12 +10,11 @@ use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
+use super::DEPARTED;
+
 /// Upper bounds of the buckets of every histogram, in seconds.
 pub const BUCKETS_S: [f64; 14] =
     [1e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1, 1.0];
-
-/// Label of streams that are gone.
-const DEPARTED: &str = "departed";
 
 /// Names, types and meanings, in the order of the text.
 const ABOUT: &[(&str, &str, &str)] = &[
