@@ -8,14 +8,16 @@ use super::{INK, PALETTE, WIDTH, centred, picture, shortened};
 use crate::error::Result;
 
 /// Side of a cell.
-const CELL: i32 = 56;
+const CELL: i32 = 68;
 /// Room left of the cells and above them.
 const LEFT: i32 = 118;
 const TOP: i32 = 100;
 /// Longest title that is drawn whole.
 const MAX_TITLE: usize = 60;
-/// Longest label that is drawn whole.
+/// Longest label that is drawn whole before a row, and above a column, where its cell is wide enough
+/// for so many capitals.
 const MAX_LABEL: usize = 9;
+const MAX_HEAD: usize = 7;
 
 /// Recordings by true class (rows) and answer (columns); `counts` has a row for each label and a
 /// column for each label and for `unknown`. Shades are shares of a row.
@@ -39,7 +41,7 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> Result<
         let names = labels.iter().map(String::as_str).chain(["unknown"]);
         for (column, name) in names.enumerate() {
             let x = indent + LEFT + column as i32 * CELL + CELL / 2;
-            area.draw(&Text::new(shortened(name, MAX_LABEL), (x, TOP - 16), centred(12, &INK)))?;
+            area.draw(&Text::new(shortened(name, MAX_HEAD), (x, TOP - 16), centred(12, &INK)))?;
         }
         for (row, (label, counts)) in labels.iter().zip(counts).enumerate() {
             let y = TOP + row as i32 * CELL;
