@@ -383,6 +383,8 @@ fn a_header_that_drips_is_let_go_and_one_that_is_whole_may_wait() {
     let server = Server::tcp(&["--header-timeout", "300ms"]);
     let mut whole = server.connect();
     whole.write_all(b"#!AER-DAT2.0\r\n").unwrap();
+    let mut headless = server.connect();
+    headless.write_all(b"dvs-stream {\"format\":\"csv\"}\n").unwrap();
     for (begun, drip) in
         [(&b"#!AER-DAT2.0\r\n# "[..], b" "), (b"#!AER-DAT4.0\r\n\xdc\x02\0\0", b"\0")]
     {
@@ -406,6 +408,7 @@ fn a_header_that_drips_is_let_go_and_one_that_is_whole_may_wait() {
     // Its header was read long ago, and its events come now.
     let events = &busy(50, 40, 0)[b"#!AER-DAT2.0\r\n".len()..];
     assert_eq!(last(&play(whole, events, &[4096]))["windows"], 50);
+    assert_eq!(last(&play(headless, b"0,1,2,1\n2500,1,2,0\n", &[4096]))["events"], 2);
     server.end();
 }
 
@@ -833,6 +836,13 @@ fn standard_output_tells_all_streams_records() {
     let told = say(&server, &deck()) + &say(&server, &busy(300, 12, 0));
     let (code, out, _) = server.terminated();
     assert_eq!((code, out), (Some(0), told));
+    // One that reads late gets all.
+    let server = Server::tcp(&["--output", "jsonl", "--patience", "10ms"]);
+    let told = say(&server, &busy(3000, 12, 0));
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(400));
+    let (code, out, _) = server.ended();
+    assert!(code == Some(0) && out == told, "{} bytes of {}", out.len(), told.len());
     // A reader that does not read holds up neither clients nor the end.
     let mut server = Server::tcp(&["--output", "jsonl", "--shutdown-timeout", "200ms"]);
     let expected = nameless(&replay(&deck(), &[]).0);

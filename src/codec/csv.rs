@@ -231,7 +231,7 @@ impl Decoder for Csv {
     }
 
     fn has_begun(&self) -> bool {
-        self.columns.is_some()
+        self.columns.is_some() || self.line.is_empty()
     }
 
     fn sensor(&self) -> Sensor {

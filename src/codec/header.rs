@@ -26,9 +26,9 @@ impl HeaderLines {
         self.n_bytes
     }
 
-    /// Whether what has come is whole lines: the header may go on or be over.
+    /// Whether what has come is whole lines, or none: the header may go on or be over.
     pub(super) fn may_have_ended(&self) -> bool {
-        self.n_bytes > 0 && self.line.is_empty()
+        self.line.is_empty()
     }
 
     /// Bytes taken back at the header's end: they began like a line and are data.

@@ -18,10 +18,10 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::ACCEPT_PAUSE;
 use super::hub::Hub;
 use super::impatient::Impatient;
 use super::subscriber::Subscription;
+use super::{ACCEPT_PAUSE, hear_readers};
 
 /// Connections at once.
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
@@ -49,6 +49,7 @@ pub async fn accept(hub: Rc<Hub>, listener: TcpListener) {
             hub.meters.refused();
             continue;
         }
+        hear_readers(&stream);
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(hub.limits.header_timeout)

@@ -18,7 +18,7 @@ use super::keeper::{Keeper, Reply};
 use super::load::Load;
 use super::subscriber::{Subscribers, Subscription};
 use super::token::Tokens;
-use super::{Limits, Serve};
+use super::{Limits, Serve, TICK};
 use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -248,7 +248,7 @@ impl Hub {
     pub fn end_subscriptions(&self, since: Instant) -> bool {
         self.subscribers.end();
         let last = self.subscribers.taken_at().map_or(since, |taken_at| taken_at.max(since));
-        !self.subscribers.is_empty() && last.elapsed() < self.limits.patience
+        !self.subscribers.is_empty() && last.elapsed() < self.limits.patience.max(TICK)
     }
 
     /// A connection is there until what this gives is dropped.

@@ -34,7 +34,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use nix::sys::socket::setsockopt;
+use nix::{libc, setsockopt_impl, sockopt_impl};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
@@ -58,6 +60,17 @@ use crate::telemetry::Registry;
 use client::Client;
 use hub::Hub;
 use keeper::Keeper;
+
+sockopt_impl!(
+    /// See tcp(7).
+    NotsentLowat,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32
+);
+/// Unsent bytes of a connection from which the kernel takes no more.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -146,9 +159,8 @@ fn run_metered(
         });
         // Whoever reads `listening` may end the server at once.
         let signals = Signals::listen()?;
-        if let Some((out, all)) = records.zip(hub.subscribe(None)) {
-            spawn_local(writer::copy(all, out));
-        }
+        let printing = records.zip(hub.subscribe(None));
+        let printing = printing.map(|(out, all)| spawn_local(writer::copy(all, out)));
         let listeners = listen(&hub, serve, notice).await?;
         for server in &serve.dial {
             // Whom it dials is dropped with the server; whom it hears is a client.
@@ -168,7 +180,8 @@ fn run_metered(
         }
         let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
         listeners.accepting.iter().for_each(|listener| listener.abort());
-        let ended = shut_down(&hub, listeners.receiving, serve.limits.shutdown_timeout);
+        let own = (listeners.receiving, printing);
+        let ended = shut_down(&hub, own, serve.limits.shutdown_timeout);
         if !telling(&mut warnings, notice, ended).await {
             notice(Notice::Warning(
                 "not all states of streams were written in time: raise --shutdown-timeout"
@@ -241,9 +254,13 @@ async fn telling<T>(
     .await
 }
 
-/// Ends all streams, and waits for them as long as it may; then for their states. Says whether
-/// these are written.
-async fn shut_down(hub: &Rc<Hub>, receiving: Vec<Task<()>>, time: Duration) -> bool {
+/// Ends all streams, and waits for them as long as it may; then for their states, and for what is
+/// still to be printed or heard. Says whether the states are written.
+async fn shut_down(
+    hub: &Rc<Hub>,
+    (receiving, printing): (Vec<Task<()>>, Option<Task<()>>),
+    time: Duration,
+) -> bool {
     let deadline = Instant::now() + time;
     hub.stop();
     for receiver in receiving {
@@ -259,6 +276,9 @@ async fn shut_down(hub: &Rc<Hub>, receiving: Vec<Task<()>>, time: Duration) -> b
     let since = std::time::Instant::now();
     while hub.end_subscriptions(since) && Instant::now() < deadline {
         sleep(TICK / 10).await;
+    }
+    if let Some(printing) = printing {
+        let _ = timeout_at(deadline, printing).await;
     }
     written.is_ok()
 }
@@ -319,9 +339,16 @@ async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {
         };
         // Answers must not wait for more of them; where it cannot be had, they are late, not lost.
         let _ = stream.set_nodelay(true);
+        hear_readers(&stream);
         let (reader, writer) = stream.into_split();
         welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string(), hub.limits.tcp);
     }
+}
+
+/// Else the kernel says that a client has taken something only once it has taken a third of what the
+/// kernel holds, which may be megabytes, and a slow reader looks like none.
+fn hear_readers(stream: &TcpStream) {
+    let _ = setsockopt(stream, NotsentLowat, &UNSENT_BYTES);
 }
 
 async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
