@@ -19,7 +19,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A file that is being written, and takes an old one's place once it is complete. Dropped before,
-/// it leaves nothing. What is no file, a pipe or a device, is written as it is.
+/// it leaves nothing. What is no file, a pipe, a device or a link such as `/dev/stdout`, is written
+/// through as it is.
 pub struct Replacement {
     path: PathBuf,
     /// Where it is until then.
@@ -33,7 +34,7 @@ impl Replacement {
     /// # Errors
     /// As of every call: [`Error::Io`] names the file.
     pub fn create(path: &Path) -> Result<Self> {
-        let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let is_special = fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
         let beside = (!is_special).then(|| beside(path));
         let file = File::create(beside.as_deref().unwrap_or(path));
         let file = BufWriter::new(file.map_err(|source| failed(path, source))?);

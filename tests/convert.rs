@@ -68,6 +68,18 @@ fn what_is_no_file_is_written_as_it_is() {
 
 #[cfg(unix)]
 #[test]
+fn what_a_link_names_is_written_and_the_link_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [real, link] = ["real.csv", "link.csv"].map(|name| folder.path().join(name));
+    std::fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    check(&["convert", DECK, link.to_str().unwrap()], 0);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&real).unwrap().lines().count(), 1 + 23_958);
+}
+
+#[cfg(unix)]
+#[test]
 fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("part.aedat4");
