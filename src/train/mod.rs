@@ -172,16 +172,12 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
         }
     }
     let checkpoint = checkpoint_path(&training.out);
-    let (trained, rest) = run.train(&last, Some(&checkpoint), tell)?;
+    let (trained, unsaved) = run.train(&last, Some(&checkpoint), tell)?;
     replace(&training.out, &trained.model.to_bytes()?)?;
-    let unsaved = match rest {
-        Some(bytes) => bytes.and_then(|bytes| replace(&checkpoint, &bytes)).err(),
-        None => {
-            // A checkpoint of a finished training is of no use; there may be none.
-            let _ = std::fs::remove_file(&checkpoint);
-            None
-        }
-    };
+    if !trained.interrupted {
+        // A checkpoint of a finished training is of no use; there may be none.
+        let _ = std::fs::remove_file(&checkpoint);
+    }
     Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, also, validation, unsaved })
 }
 
@@ -239,13 +235,13 @@ impl Run<'_> {
     }
 
     /// Trains on one fold; without a checkpoint it is one of several, scored on its own recordings
-    /// alone. Gives the checkpoint's bytes beside, where it was interrupted.
+    /// alone. Gives beside why the checkpoint of an interrupted one failed.
     fn train(
         &self,
         fold: &Fold,
         checkpoint: Option<&Path>,
         tell: &mut Tell<'_>,
-    ) -> Result<(Trained, Option<Result<Vec<u8>>>)> {
+    ) -> Result<(Trained, Option<Error>)> {
         let Run { training, dataset, also, validation, stop } = self;
         let pick = |places: &[usize]| -> Vec<&Sample> {
             places.iter().map(|k| &dataset.samples[*k]).collect()
@@ -267,7 +263,7 @@ impl Run<'_> {
             Some(path) => replace(path, &checkpoint::save(trainer, data)?),
             None => Ok(()),
         };
-        let (mut saved, mut dead, mut unsaved) = (Instant::now(), false, false);
+        let (mut saved, mut dead, mut told) = (Instant::now(), false, false);
         while !trainer.is_done() && !stop.load(Ordering::Relaxed) {
             let over = trainer.batch(&samples)?.is_some();
             let progress = trainer.progress();
@@ -288,7 +284,7 @@ impl Run<'_> {
             }
             if saved.elapsed() >= CHECKPOINT_EVERY {
                 if let Err(error) = save(&trainer)
-                    && !std::mem::replace(&mut unsaved, true)
+                    && !std::mem::replace(&mut told, true)
                 {
                     tell(News::Note(format!("{error}; the training goes on without checkpoints")))?;
                 }
@@ -296,7 +292,8 @@ impl Run<'_> {
             }
         }
         let interrupted = !trainer.is_done();
-        let rest = interrupted.then(|| checkpoint::save(&trainer, data));
+        // At once: what follows may take long, and may be interrupted too.
+        let unsaved = if interrupted { save(&trainer).err() } else { None };
         let epochs = trainer.progress().epochs.clone();
         let epoch = trainer.go_back()?.unwrap_or(epochs.len() as u32);
         let model = self.model(&trainer, &samples)?;
@@ -307,7 +304,7 @@ impl Run<'_> {
         let name = fold.name.clone();
         let trained =
             Trained { name, model, untrained, epochs, epoch, score, readings, interrupted };
-        Ok((trained, rest))
+        Ok((trained, unsaved))
     }
 
     /// Goes on from the checkpoint in a file.
