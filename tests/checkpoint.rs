@@ -1,6 +1,7 @@
 //! A training that was cut short: what it leaves, and what goes on from there.
 
 mod pips;
+mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +12,8 @@ use dvs_stream::dataset::split::Split;
 use dvs_stream::nn::Device;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::{self, Keep, News, Outcome, Training};
-use pips::{PROGRAM, check, pips, text};
+use pips::{pips, text};
+use program::{PROGRAM, check};
 
 /// So slow that no epoch reads more right than the first: it stays the best.
 const FLAGS: [&str; 6] = ["--epochs", "5", "--lr", "1e-6", "--split", "first:2"];
@@ -108,6 +110,9 @@ fn a_log_holds_the_epochs_before_it_was_gone_on_with() {
         let fixed = ["train", text(&data), "--out", text(out), "--log", text(&logs)];
         check(&[&fixed[..], &FLAGS, more].concat(), code).1
     };
+    let nowhere = ["train", "nowhere", "--out", text(&whole), "--log", "nowhere/log"];
+    let told = check(&nowhere, 2).1;
+    assert!(told.contains("--log nowhere/log: there is no folder nowhere"), "{told}");
     train(&whole, &[], 0);
     let expected = std::fs::read_to_string(&logs).unwrap();
     assert_eq!(expected.lines().count(), 5);

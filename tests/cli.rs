@@ -1,38 +1,18 @@
 //! The program as a user runs it: what it prints where, and its exit codes.
 
+mod program;
 mod skip;
 
 use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use program::{DECK, program, run, stderr, stdout};
 use serde_json::Value;
 use skip::skip;
 
-const DECK: &str = "fixtures/deck.aedat4";
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    program(arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 /// Runs, expects an exit code, gives standard output.
 fn check(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
+    program::check(arguments, code).0
 }
 
 fn records(lines: &str) -> Vec<Value> {
@@ -473,6 +453,10 @@ fn info_tells_recordings_and_models_apart() {
     for part in ["AEDAT 4", "35x35", "23,958", "lif, 2450 to 100, recurrent", "cl, di, he, sp"] {
         assert!(text.contains(part), "{part} in {text}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let unusable = folder.path().join("model.safetensors");
+    std::fs::create_dir(&unusable).unwrap();
+    check(&["info", unusable.to_str().unwrap()], 3);
     let records = records(&check(&["info", DECK, "models/poker.safetensors"], 0));
     assert_eq!((&records[0]["type"], &records[0]["events"]), (&"recording".into(), &23958.into()));
     assert_eq!((&records[1]["type"], &records[1]["window_us"]), (&"model".into(), &1000.into()));

@@ -1,27 +1,16 @@
 //! `convert` and `synth` as a user runs them: a recording comes to be whole or not at all.
 
+mod program;
+
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const DECK: &str = "fixtures/deck.aedat4";
+use program::{DECK, check, program};
+
 /// Its times are µs since 1970.
 const UNIX: &str = "fixtures/formats/faery-t64.bin";
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-/// Runs, expects an exit code, gives both outputs.
-fn check(arguments: &[&str], code: i32) -> (String, String) {
-    let Output { status, stdout, stderr } = program(arguments).output().unwrap();
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {stderr}");
-    (stdout, stderr)
-}
 
 /// What `info` tells of a recording.
 fn info(path: &str) -> serde_json::Value {

@@ -1,36 +1,17 @@
 //! Standard output and standard error: whose lines are whose, what is silent, what takes nothing.
 
-use std::process::{Command, Output, Stdio};
+mod program;
 
-const DECK: &str = "fixtures/deck.aedat4";
+use std::process::Stdio;
 
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    program(arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Runs, expects success, gives standard output.
-fn check(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
+use program::{DECK, check, program, run, stderr};
 
 /// Its name tells two plays of one recording apart no more than two recordings of one name.
 #[test]
 fn one_recording_twice_at_once_loses_no_line() {
     for flags in [&["--every", "1000000"][..], &["--every", "7"]] {
-        let once = check(&[&["replay"], flags, &[DECK]].concat());
-        let twice = check(&[&["replay", "--slots", "2"], flags, &[DECK, DECK]].concat());
+        let once = check(&[&["replay"], flags, &[DECK]].concat(), 0).0;
+        let twice = check(&[&["replay", "--slots", "2"], flags, &[DECK, DECK]].concat(), 0).0;
         let sorted = |lines: &str, times: usize| {
             let mut lines: Vec<String> = lines.repeat(times).lines().map(str::to_owned).collect();
             lines.sort();
@@ -60,9 +41,9 @@ fn text_of_recordings_at_once_names_each_line() {
     let other = folder.path().join("other.aedat4");
     std::fs::copy(DECK, &other).unwrap();
     let other = other.to_str().unwrap();
-    let alone = check(&["replay", "--output", "text", DECK]);
+    let alone = check(&["replay", "--output", "text", DECK], 0).0;
     assert_eq!(alone.matches(DECK).count(), 1, "{alone}");
-    let both = check(&["replay", "--output", "text", "--slots", "2", DECK, other]);
+    let both = check(&["replay", "--output", "text", "--slots", "2", DECK, other], 0).0;
     for name in [DECK, other] {
         let of_it = both.lines().filter_map(|line| line.strip_prefix(&format!("{name}: ")));
         assert_eq!(of_it.count(), alone.lines().count(), "{name}");

@@ -1,27 +1,24 @@
 //! Pictures and reports: well-formed, labelled, the same bytes for the same data, of bounded size,
 //! and whole whatever a label or a file is called.
 
+mod program;
+
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use dvs_stream::plot::{self, Axes, Dot, Series, Slice};
+use program::DECK;
 use proptest::prelude::*;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use tempfile::TempDir;
 
-const DECK: &str = "fixtures/deck.aedat4";
 const AXES: Axes<'_> =
     Axes { title: "a title", x: "time in ms", y: "voltage v", x_range: None, y_range: None };
 
 /// Runs, expects an exit code; gives standard error.
 fn check(arguments: &[&str], code: i32) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
-    stderr
+    program::check(arguments, code).1
 }
 
 fn text(path: &Path) -> &str {

@@ -2,13 +2,14 @@
 //! every command ends then.
 
 mod pips;
+mod program;
 
 use std::path::Path;
 
-use pips::{check, pips, text};
+use pips::{pips, text};
+use program::{DECK, check};
 use serde_json::Value;
 
-const DECK: &str = "fixtures/deck.aedat4";
 const TRUTH: [&str; 2] = ["--truth", "fixtures/deck.csv"];
 
 fn last_line(lines: &str) -> Value {

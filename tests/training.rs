@@ -2,6 +2,7 @@
 //! bit for bit, what was trained streams as it was scored, and bad data is named.
 
 mod pips;
+mod program;
 mod skip;
 #[cfg(any(feature = "kernel-host", feature = "cuda"))]
 mod steppers;
@@ -18,7 +19,8 @@ use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::trainer::Trainer;
 use dvs_stream::window::{Partial, WindowConfig};
-use pips::{PROGRAM, check, pips, text};
+use pips::{pips, text};
+use program::{PROGRAM, check};
 use serde_json::Value;
 use skip::skip;
 

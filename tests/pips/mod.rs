@@ -1,20 +1,10 @@
-//! The program, and labelled recordings to run it on.
+//! Labelled recordings to run the program on.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dvs-stream");
-
-/// Runs, expects an exit code; gives standard output and standard error.
-pub fn check(arguments: &[&str], code: i32) -> (String, String) {
-    let output = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap();
-    let Output { status, stdout, stderr } = output;
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {stderr}");
-    (stdout, stderr)
-}
+use crate::program::check;
 
 /// A folder of class folders with synthetic pips.
 pub fn pips(per_class: usize) -> TempDir {
