@@ -94,13 +94,13 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
         (sample.name.as_str(), label(sample.class), read, reading.verdict.confidence)
     });
     let mut text = String::new();
-    // writing to a string cannot fail
     match common.output() {
         OutputArg::Text => {
             if args.each {
                 for (name, label, read, confidence) in each {
                     let mark = if read == Some(label) { " " } else { "×" };
                     let (read, percent) = (read.unwrap_or("unknown"), 100.0 * confidence);
+                    // Writing to a string cannot fail.
                     let _ =
                         writeln!(text, "{mark} {name}  {label} read as {read} ({percent:.0} %)");
                 }

@@ -8,13 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::DecoderArgs;
-use super::{Common, OutputArg, print};
+use super::{Common, OutputArg, print, read_model};
 use crate::decide::format_time_us;
 use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
-use crate::model::{Card, MAX_BYTES, Model};
+use crate::model::{Card, Model};
 use crate::nn::{Found, devices};
-use crate::source::{is_stdin, read_bounded};
+use crate::source::is_stdin;
 
 const EXAMPLES: &str = "Examples:
   dvs-stream info fixtures/deck.aedat4      a recording: format, sensor, events, duration, rate
@@ -125,11 +125,12 @@ fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Res
 
 /// Tells it and gives the exit code.
 fn tell_model(path: &Path, common: &Common) -> anyhow::Result<(String, u8)> {
-    let opened = read_bounded(path, MAX_BYTES).and_then(|bytes| Model::from_bytes(&bytes));
-    let model = match opened {
+    let opened =
+        |bytes: Vec<u8>| Model::from_bytes(&bytes).map_err(|error| error.named(path.display()));
+    let model = match read_model(path).and_then(opened) {
         Ok(model) => model,
         Err(error) => {
-            eprintln!("error: {}: {error}", path.display());
+            eprintln!("error: {error}");
             return Ok((String::new(), error.exit_code()));
         }
     };

@@ -19,6 +19,7 @@ mod train;
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -219,11 +220,14 @@ fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
 fn model_bytes(args: &ModelArgs) -> anyhow::Result<Cow<'static, [u8]>> {
     match &args.model {
         None => Ok(Cow::Borrowed(SHIPPED)),
-        Some(path) => {
-            let unusable = |error| Error::Model(format!("{}: {error}", path.display()));
-            Ok(Cow::Owned(read_bounded(path, MAX_BYTES).map_err(unusable)?))
-        }
+        Some(path) => Ok(Cow::Owned(read_model(path)?)),
     }
+}
+
+/// A model's file; one that cannot be read is a model that cannot be used.
+fn read_model(path: &Path) -> crate::Result<Vec<u8>> {
+    let unusable = |error| Error::Model(format!("{}: {error}", path.display()));
+    read_bounded(path, MAX_BYTES).map_err(unusable)
 }
 
 fn model_name(args: &ModelArgs) -> String {

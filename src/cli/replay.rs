@@ -37,7 +37,7 @@ pub struct ReplayArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Pace: max, or a multiple of the recorded one
+    /// Pace: max, or a multiple of the recorded one; no pause is longer than a minute
     #[arg(long, default_value = "max", value_parser = args::parse_speed)]
     speed: Speed,
     /// Passes over each recording; each restarts the network, all are one stream

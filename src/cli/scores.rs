@@ -46,15 +46,18 @@ pub fn as_text(score: &Score, of: &str) -> String {
 }
 
 /// Cross-validation, a line a fold, and their sum.
-pub fn folds_as_text<'a>(folds: impl Iterator<Item = (&'a str, &'a Score)>) -> String {
+pub fn folds_as_text(folds: &[(&str, &Score)]) -> String {
     let mut text = String::from("cross-validation\n");
-    let mut shares = Vec::new();
     for (name, score) in folds {
         let _ = writeln!(text, "  fold {name}  {}", share(&score.accuracy));
-        shares.push(score.accuracy);
     }
-    let _ = writeln!(text, "  all     {}\n", share(&shares.into_iter().sum()));
+    let _ = writeln!(text, "  all     {}\n", share(&all_folds(folds)));
     text
+}
+
+/// Of all folds together.
+fn all_folds(folds: &[(&str, &Score)]) -> Share {
+    folds.iter().map(|(_, score)| score.accuracy).sum()
 }
 
 /// A share with its interval.
@@ -109,8 +112,7 @@ pub fn as_json(
             .collect();
         all.insert("anytime".to_owned(), anytime.into());
         if !folds.is_empty() {
-            let total: Share = folds.iter().map(|(_, score)| score.accuracy).sum();
-            all.insert("cross_validation".to_owned(), serde_json::to_value(total)?);
+            all.insert("cross_validation".to_owned(), serde_json::to_value(all_folds(folds))?);
             let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));
             all.insert("folds".to_owned(), folds.collect());
         }

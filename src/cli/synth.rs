@@ -14,6 +14,7 @@ use super::data::truth_beside;
 use crate::codec::{EncoderOptions, Format, for_writing};
 use crate::event::Event;
 use crate::recording::Writer;
+use crate::store;
 use crate::synth::{self, Deck, Pip, PipOptions};
 
 const EXAMPLES: &str = "Examples:
@@ -118,8 +119,7 @@ fn make_deck(
         side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());
     }
     let side_path = truth_beside(&args.out);
-    std::fs::write(&side_path, side)
-        .with_context(|| format!("cannot write {}", side_path.display()))?;
+    store::replace(&side_path, side.as_bytes())?;
     if !common.quiet {
         let (out, n) = (args.out.display(), truth.len());
         eprintln!("{out}: {n} pips, {} events; truth in {}", events.len(), side_path.display());

@@ -266,13 +266,17 @@ fn command_line() -> String {
 }
 
 fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
-    if args.out.is_dir() {
-        bail!("--out {}: this is a folder; name the model file", args.out.display());
-    }
-    if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty())
-        && !folder.is_dir()
-    {
-        bail!("--out {}: there is no folder {}", args.out.display(), folder.display());
+    let files = [("--out", "model", Some(&args.out)), ("--log", "log", args.log.as_ref())];
+    for (flag, what, path) in files {
+        let Some(path) = path else { continue };
+        if path.is_dir() {
+            bail!("{flag} {}: this is a folder; name the {what} file", path.display());
+        }
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
+            && !folder.is_dir()
+        {
+            bail!("{flag} {}: there is no folder {}", path.display(), folder.display());
+        }
     }
     let checkpoint = train::checkpoint_path(&args.out);
     if args.resume && !checkpoint.is_file() {
@@ -291,15 +295,13 @@ fn finish(
     let kept_out = !outcome.fold.test.is_empty() || outcome.validation.is_some();
     let of = if kept_out { "kept out" } else { "trained on" };
     let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
+    let folds: Vec<_> = folds.collect();
     let text = match common.output() {
         OutputArg::Text => {
             let table = scores::as_text(&trained.score, of);
-            if outcome.folds.is_empty() { table } else { scores::folds_as_text(folds) + &table }
+            if outcome.folds.is_empty() { table } else { scores::folds_as_text(&folds) + &table }
         }
-        _ => {
-            let folds: Vec<_> = folds.collect();
-            scores::as_json("training", of, &trained.score, &folds)? + "\n"
-        }
+        _ => scores::as_json("training", of, &trained.score, &folds)? + "\n",
     };
     let code = if trained.interrupted { 130 } else { outcome.exit_code() };
     let code = print(text.as_bytes(), code)?;
