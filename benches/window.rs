@@ -9,7 +9,7 @@ use dvs_stream::event::Event;
 use dvs_stream::frame::{Frames, SlotFrames};
 use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
-use dvs_stream::prediction::Records;
+use dvs_stream::prediction::{Records, Stream};
 use dvs_stream::session::{Rules, Session};
 use dvs_stream::sink::{Labels, Style, by_name as sink};
 use dvs_stream::synth::{SENSOR, deal, deck};
@@ -54,6 +54,7 @@ fn end_to_end(criterion: &mut Criterion) {
     let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
     let style = Style { labels, ..Style::default() };
     let mut jsonl = (sink("jsonl").expect("a sink").make)(&style);
+    let deck = Stream { id: 1, name: "deck".to_owned() };
     let mut group = criterion.benchmark_group("end_to_end");
     group.throughput(Throughput::Elements(events.len() as u64));
     group.bench_function("aedat2_to_jsonl", |bencher| {
@@ -66,7 +67,7 @@ fn end_to_end(criterion: &mut Criterion) {
                 std::mem::swap(&mut brought[0].frames, frames);
                 session.step(&brought, &mut records)?;
                 for (_, record, logits) in records.iter(model.network.outputs()) {
-                    jsonl.record("deck", record, logits, &mut lines);
+                    jsonl.record(&deck, record, logits, &mut lines);
                 }
                 black_box(&lines);
                 brought[0].frames.clear();

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use crate::error::Result;
 use crate::frame::{Frames, SlotFrames};
-use crate::prediction::{Record, Records, Totals};
+use crate::prediction::{Record, Records, Stream, Totals};
 use crate::ring::{FrameReceiver, FrameSender, Item, Saver, StreamEnd, ring};
 use crate::session::{Rules, Session, SlotState};
 use crate::telemetry::{EngineMeters, StreamMeters, WindowMeters};
@@ -27,15 +27,6 @@ pub trait Outlet {
 
     /// A batch is complete. `Break` stops the engine: nobody reads any more.
     fn flush(&mut self) -> ControlFlow<()>;
-}
-
-/// Who a stream is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
-    /// Never given twice by one engine.
-    pub id: u64,
-    /// Its name in records.
-    pub name: String,
 }
 
 /// Where a stream that was saved goes on.
@@ -242,7 +233,7 @@ impl Engine {
         let (streams_in, streams) = unbounded();
         let (bell_in, bell) = bounded(1);
         let n_slots = session.n_slots();
-        let next_id = Arc::new(AtomicU64::new(0));
+        let next_id = Arc::new(AtomicU64::new(1));
         let engine = Engine {
             slots: std::iter::repeat_with(|| None).take(n_slots).collect(),
             session,

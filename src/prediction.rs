@@ -4,6 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Who a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Never given twice by one engine; 0 for one that it never saw.
+    pub id: u64,
+    /// Its name in records; several streams may bear it at once.
+    pub name: String,
+}
+
 /// Events that did not reach the network, by cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use dvs_stream::frame::{Frames, SlotFrames, Window};
 use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
 use dvs_stream::nn::{LayerSpec, LayerWeights, Network, PlannedStep};
-use dvs_stream::prediction::Records;
+use dvs_stream::prediction::{Records, Stream};
 use dvs_stream::session::{Rules, Session};
 use dvs_stream::sink::{Labels, Style, by_name};
 use dvs_stream::synth::{SENSOR, deal, deck};
@@ -65,6 +65,7 @@ fn a_running_stream_allocates_at_most_once_an_engine_call() {
     let mut ingest = Ingest::new(Reading::default(), config, None);
     let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
     let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, ..Style::default() });
+    let deck = Stream { id: 1, name: "deck".to_owned() };
     let (mut records, mut lines, calls) = (Records::default(), Vec::new(), Cell::new(0));
     let mut brought = [SlotFrames::default()];
     let mut emit = |frames: &mut Frames| {
@@ -72,7 +73,7 @@ fn a_running_stream_allocates_at_most_once_an_engine_call() {
         std::mem::swap(&mut brought[0].frames, frames);
         session.step(&brought, &mut records)?;
         for (_, record, logits) in records.iter(4) {
-            sink.record("deck", record, logits, &mut lines);
+            sink.record(&deck, record, logits, &mut lines);
         }
         brought[0].frames.clear();
         records.clear();

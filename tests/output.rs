@@ -4,6 +4,8 @@ mod program;
 
 use std::process::Stdio;
 
+use dvs_stream::prediction::{Prediction, Record, Stream, Summary};
+use dvs_stream::sink::{Style, by_name};
 use program::{DECK, check, program, run, stderr};
 
 /// Its name tells two plays of one recording apart no more than two recordings of one name.
@@ -19,6 +21,26 @@ fn one_recording_twice_at_once_loses_no_line() {
         };
         assert_eq!(sorted(&twice, 1), sorted(&once, 2), "{flags:?}");
     }
+}
+
+/// The first to end takes nothing of what the other, which began at another time, is told by.
+#[test]
+fn text_tells_streams_of_one_name_apart() {
+    let style = Style { window_us: 1000, ..Style::default() };
+    let mut text = (by_name("text").unwrap().make)(&style);
+    let mut shown = |id, record: &Record| {
+        let (stream, mut out) = (Stream { id, name: "camera".to_owned() }, Vec::new());
+        text.record(&stream, record, &[], &mut out);
+        String::from_utf8(out).unwrap().split(" ms").next().unwrap().trim().to_owned()
+    };
+    let at = |t_us| {
+        let (verdict, losses) = Default::default();
+        Record::Prediction(Prediction { window: 0, t_us, events: 1, verdict, losses })
+    };
+    assert_eq!([shown(1, &at(1000)), shown(2, &at(8000))], ["1.0", "1.0"]);
+    assert_eq!([shown(1, &at(2000)), shown(2, &at(9000))], ["2.0", "2.0"]);
+    shown(1, &Record::Summary(Summary::default()));
+    assert_eq!(shown(2, &at(10_000)), "3.0");
 }
 
 #[cfg(target_os = "linux")]

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use dvs_stream::decide::Readout;
-use dvs_stream::engine::{Engine, Outlet, Stream, Turn};
+use dvs_stream::engine::{Engine, Outlet, Turn};
 use dvs_stream::event::{Event, Polarity};
 use dvs_stream::frame::{Frames, SlotFrames};
 use dvs_stream::import::norse;
 use dvs_stream::ingest::{Ingest, Reading};
 use dvs_stream::model::Model;
 use dvs_stream::nn::{ChainParameters, Trace};
-use dvs_stream::prediction::{Record, Records, Segment};
+use dvs_stream::prediction::{Record, Records, Segment, Stream};
 use dvs_stream::recording;
 use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::sink::{Labels, Style, by_name};
@@ -48,10 +48,11 @@ fn lines(model: &Model, bytes: &[u8], chunk: usize) -> String {
 fn as_lines(model: &Model, records: &Records, of_slot: usize) -> String {
     let labels = Labels { labels: model.card.labels.clone(), display: Vec::new() };
     let mut sink = (by_name("jsonl").unwrap().make)(&Style { labels, ..Style::default() });
+    let stream = Stream { id: 1, name: "stream".to_owned() };
     let mut out = Vec::new();
     for (slot, record, logits) in records.iter(model.network.outputs()) {
         if slot == of_slot {
-            sink.record("stream", record, logits, &mut out);
+            sink.record(&stream, record, logits, &mut out);
         }
     }
     String::from_utf8(out).unwrap()

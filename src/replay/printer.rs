@@ -5,9 +5,9 @@ use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 
 use super::Replay;
-use crate::engine::{Outlet, Stream};
+use crate::engine::Outlet;
 use crate::error::{Error, Result};
-use crate::prediction::{Record, Summary};
+use crate::prediction::{Record, Stream, Summary};
 use crate::progress::Progress;
 use crate::sink::Sink;
 
@@ -62,18 +62,18 @@ impl<'a> Printer<'a> {
         }
         if self.replay.live && self.progress.is_drawn() {
             self.running.clear();
-            self.sink.record(&stream.name, record, logits, &mut self.running);
+            self.sink.record(stream, record, logits, &mut self.running);
             return;
         }
         if (prediction.window + 1).is_multiple_of(self.replay.every) {
             if let Some(held) = self.held.get_mut(&stream.id) {
                 held.clear();
             }
-            self.sink.record(&stream.name, record, logits, &mut self.buffer);
+            self.sink.record(stream, record, logits, &mut self.buffer);
         } else {
             let held = self.held.entry(stream.id).or_default();
             held.clear();
-            self.sink.record(&stream.name, record, logits, held);
+            self.sink.record(stream, record, logits, held);
         }
     }
 
@@ -100,7 +100,7 @@ impl Outlet for Printer<'_> {
             Record::Summary(summary) => self.warn_outside(&stream.name, summary),
             Record::Segment(_) => (),
         }
-        self.sink.record(&stream.name, record, logits, &mut self.buffer);
+        self.sink.record(stream, record, logits, &mut self.buffer);
     }
 
     fn flush(&mut self) -> ControlFlow<()> {

@@ -19,10 +19,10 @@ use super::load::Load;
 use super::subscriber::{Subscribers, Subscription};
 use super::token::Tokens;
 use super::{Limits, Serve, TICK};
-use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Stream, Turn};
+use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Turn};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::prediction::{Prediction, Record};
+use crate::prediction::{Prediction, Record, Stream};
 use crate::session::{Rules, Session};
 use crate::sink::Sink;
 use crate::telemetry::{ANONYMOUS, AnswerMeters, Registry, ServerMeters};
@@ -295,11 +295,12 @@ impl Hub {
         }
     }
 
-    /// Puts an error into a client's outbox.
-    pub fn tell(&self, client: &Client, stream: &str, error: &Error) {
-        let record = Record::Error { message: format!("{stream}: {error}"), offset: None };
+    /// Puts an error into the outbox of a client that is no stream.
+    pub fn tell(&self, client: &Client, peer: &str, error: &Error) {
+        let record = Record::Error { message: format!("{peer}: {error}"), offset: None };
+        let stream = Stream { id: 0, name: peer.to_owned() };
         let mut outbox = client.outbox.borrow_mut();
-        self.sink.borrow_mut().record(stream, &record, &[], outbox.lines());
+        self.sink.borrow_mut().record(&stream, &record, &[], outbox.lines());
     }
 
     /// Steps what comes until the server ends.
@@ -434,7 +435,7 @@ impl Outlet for AnswerWriter<'_> {
         let mut outbox = client.outbox.borrow_mut();
         let lines = outbox.lines();
         let begun = lines.len();
-        hub.sink.borrow_mut().record(&stream.name, record, logits, lines);
+        hub.sink.borrow_mut().record(stream, record, logits, lines);
         if !hub.subscribers.is_empty() {
             hub.subscribers.line(&stream.name, &lines[begun..]);
         }

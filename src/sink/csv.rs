@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{Sink, Style};
-use crate::prediction::{Record, Verdict};
+use crate::prediction::{Record, Stream, Verdict};
 
 /// The sink; see the module.
 pub struct Csv {
@@ -45,9 +45,9 @@ impl Sink for Csv {
         out.push(b'\n');
     }
 
-    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
         self.line.clear();
-        let (stream, none) = (quoted(stream), "");
+        let (stream, none) = (quoted(&stream.name), "");
         match record {
             Record::Prediction(p) => {
                 let head: [&dyn std::fmt::Display; 7] =

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Sink, Style};
-use crate::prediction::{Losses, Record};
+use crate::prediction::{Losses, Record, Stream};
 
 /// The sink; see the module.
 pub struct JsonLines {
@@ -85,10 +85,10 @@ impl JsonLines {
 const MAX_NAMES: usize = 4096;
 
 impl Sink for JsonLines {
-    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
-        self.keep_name(stream);
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
+        self.keep_name(&stream.name);
         let JsonLines { style, names } = self;
-        let stream = &names[stream];
+        let stream = &names[&stream.name];
         let label = |class| style.labels.label(class);
         let line = match record {
             Record::Prediction(p) => Line::Prediction {

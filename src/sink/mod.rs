@@ -9,7 +9,7 @@ mod text;
 
 pub mod arrays;
 
-use crate::prediction::Record;
+use crate::prediction::{Record, Stream};
 
 /// Names of a model's classes.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub trait Sink: Send {
     }
 
     /// Appends one record of a stream; `logits` is empty but for predictions.
-    fn record(&mut self, stream: &str, record: &Record, logits: &[f32], out: &mut Vec<u8>);
+    fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], out: &mut Vec<u8>);
 }
 
 /// One row of [`SINKS`].

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::{Sink, Style};
 use crate::error::grouped;
-use crate::prediction::{Losses, Record, Summary, Verdict};
+use crate::prediction::{Losses, Record, Stream, Summary, Verdict};
 
 /// Cells of a full confidence bar.
 const BAR_CELLS: usize = 20;
@@ -13,8 +13,8 @@ const BAR_CELLS: usize = 20;
 /// The sink; see the module.
 pub struct Text {
     style: Style,
-    /// Sensor time at which each running stream began.
-    begins: HashMap<String, u64>,
+    /// Sensor time at which each running stream began, by its id.
+    begins: HashMap<u64, u64>,
 }
 
 impl Text {
@@ -24,11 +24,8 @@ impl Text {
     }
 
     /// Sensor time in ms since the stream's first record.
-    fn since_ms(&mut self, stream: &str, first_us: u64, t_us: u64) -> f64 {
-        let begin_us = match self.begins.get(stream) {
-            Some(begin_us) => *begin_us,
-            None => *self.begins.entry(stream.to_owned()).or_insert(first_us),
-        };
+    fn since_ms(&mut self, stream: &Stream, first_us: u64, t_us: u64) -> f64 {
+        let begin_us = *self.begins.entry(stream.id).or_insert(first_us);
         t_us.saturating_sub(begin_us) as f64 / 1000.0
     }
 
@@ -72,7 +69,7 @@ impl Text {
 }
 
 impl Sink for Text {
-    fn record(&mut self, stream: &str, record: &Record, _logits: &[f32], out: &mut Vec<u8>) {
+    fn record(&mut self, stream: &Stream, record: &Record, _logits: &[f32], out: &mut Vec<u8>) {
         let line = match record {
             Record::Prediction(p) => {
                 let first_us = p.t_us.saturating_sub(self.style.window_us);
@@ -97,13 +94,13 @@ impl Sink for Text {
                 )
             }
             Record::Summary(s) => {
-                self.begins.remove(stream);
-                self.summary(stream, s)
+                self.begins.remove(&stream.id);
+                self.summary(&stream.name, s)
             }
             Record::Error { .. } => return,
         };
         let names = self.style.named && !matches!(record, Record::Summary(_));
-        let (name, mark) = if names { (stream, ": ") } else { ("", "") };
+        let (name, mark) = if names { (stream.name.as_str(), ": ") } else { ("", "") };
         // A buffer in memory takes every byte.
         let _ = writeln!(out, "{name}{mark}{line}");
     }
