@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Most links that are followed, as on Linux.
+const MAX_LINKS: usize = 40;
+
 /// Writes a file in place of an old one, which stays as it was until the new one is complete.
 ///
 /// # Errors
@@ -19,12 +22,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A file that is being written, and takes an old one's place once it is complete. Dropped before,
-/// it leaves nothing. What is no file, a pipe, a device or a link such as `/dev/stdout`, is written
-/// through as it is.
+/// it leaves nothing. A link stays, and the file that it names is replaced; what is no file (a pipe, a
+/// device, whatever `/dev/stdout` stands for) is written through as it is.
 pub struct Replacement {
     path: PathBuf,
-    /// Where it is until then.
-    beside: Option<PathBuf>,
+    /// Where it is until then, and the file that it takes the place of.
+    beside: Option<(PathBuf, PathBuf)>,
     file: BufWriter<File>,
 }
 
@@ -34,9 +37,9 @@ impl Replacement {
     /// # Errors
     /// As of every call: [`Error::Io`] names the file.
     pub fn create(path: &Path) -> Result<Self> {
-        let is_special = fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
-        let beside = (!is_special).then(|| beside(path));
-        let file = File::create(beside.as_deref().unwrap_or(path));
+        let replaced = replaceable(path).map_err(|source| failed(path, source))?;
+        let beside = replaced.map(|replaced| (beside(&replaced), replaced));
+        let file = File::create(beside.as_ref().map_or(path, |(beside, _)| beside));
         let file = BufWriter::new(file.map_err(|source| failed(path, source))?);
         Ok(Replacement { path: path.to_owned(), beside, file })
     }
@@ -60,9 +63,9 @@ impl Replacement {
 
     fn settle(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        let Some(beside) = &self.beside else { return Ok(()) };
+        let Some((beside, replaced)) = &self.beside else { return Ok(()) };
         self.file.get_ref().sync_all()?;
-        fs::rename(beside, &self.path)?;
+        fs::rename(beside, replaced)?;
         self.beside = None;
         Ok(())
     }
@@ -70,11 +73,32 @@ impl Replacement {
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        if let Some(beside) = &self.beside {
+        if let Some((beside, _)) = &self.beside {
             // Where even this fails, there is nothing left to do.
             let _ = fs::remove_file(beside);
         }
     }
+}
+
+/// The file, there already or not, that a path names over any links; `None` for what is no file.
+fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        // Its links are names of open files: to replace what one shows would leave the opener.
+        if path.starts_with("/proc") {
+            return Ok(None);
+        }
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_symlink() => {
+                let target = fs::read_link(&path)?;
+                path.pop();
+                path.push(target);
+            }
+            Ok(metadata) if !metadata.is_file() => return Ok(None),
+            Ok(_) | Err(_) => return Ok(Some(path)),
+        }
+    }
+    Err(io::Error::other("too many links"))
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -67,6 +67,36 @@ fn what_a_link_names_is_written_and_the_link_stays() {
     assert_eq!(std::fs::read_to_string(&real).unwrap().lines().count(), 1 + 23_958);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn links_keep_an_old_file_whole_and_are_seen_to_go_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let [far, real, link, round] =
+        ["far.csv", "real.aedat", "link.aedat", "round.csv"].map(|name| folder.path().join(name));
+    std::fs::write(&far, "t,x,y,on\n0,3,3,1\n5000000000,3,3,1\n").unwrap();
+    std::fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink("real.aedat", &link).unwrap();
+    std::os::unix::fs::symlink("round.csv", &round).unwrap();
+    let told = check(&["convert", far.to_str().unwrap(), link.to_str().unwrap()], 2).1;
+    assert!(told.contains("--from-zero"), "{told}");
+    assert_eq!(std::fs::read_to_string(&real).unwrap(), "old");
+    let told = check(&["convert", DECK, round.to_str().unwrap()], 1).1;
+    assert!(told.contains("cannot write") && told.contains("round.csv"), "{told}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_file_that_standard_output_goes_to_is_written_and_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["out.csv", "other.csv"].map(|name| folder.path().join(name));
+    let out = std::fs::File::create(&path).unwrap();
+    std::fs::hard_link(&path, &other).unwrap();
+    let arguments = ["convert", "--to", "csv", DECK, "/dev/stdout"];
+    assert!(program(&arguments).stdout(out).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&other).unwrap().lines().count(), 1 + 23_958);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
