@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::codec::{DecoderOptions, Format};
+use crate::codec::{DecoderOptions, Format, Tally};
 use crate::error::Result;
 use crate::event::{Event, Polarity, SensorSize};
 use crate::model::Card;
@@ -34,18 +34,9 @@ pub struct RecordingInfo {
     pub extent: Option<Extent>,
     /// Events earlier than their predecessor.
     pub backward: u64,
-    /// Events with impossible times, dropped.
-    pub malformed: u64,
-    /// Events that the camera marked invalid.
-    pub invalid: u64,
-    /// Image samples or frame packets set aside.
-    pub frames: u64,
-    /// Inertial samples or packets set aside.
-    pub imu: u64,
-    /// External and special events set aside.
-    pub external: u64,
-    /// Packets of other streams or kinds set aside.
-    pub other: u64,
+    /// What it holds besides good events.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// Bytes of the file.
     pub bytes: u64,
 }
@@ -101,12 +92,7 @@ pub fn recording(
         format: format.map(|format| format.name),
         title: format.map_or("unknown format", |format| format.title),
         sensor: sensor.size,
-        malformed: tally.malformed,
-        invalid: tally.invalid,
-        frames: tally.frames,
-        imu: tally.imu,
-        external: tally.external,
-        other: tally.other,
+        tally,
         bytes,
         ..info
     };

@@ -120,6 +120,12 @@ impl Source {
     }
 }
 
+/// Whether a recording is gone once it was read: standard input, a pipe.
+pub fn is_read_once(path: &Path) -> bool {
+    let is_pipe = |metadata: std::fs::Metadata| !metadata.is_file() && !metadata.is_dir();
+    is_stdin(path) || std::fs::metadata(path).is_ok_and(is_pipe)
+}
+
 /// A whole file of at most `max_bytes`.
 ///
 /// # Errors

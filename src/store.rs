@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Most unfinished files of one name, left by programs that were killed.
+const MAX_PARTS: u32 = 1000;
 /// Most links that are followed, as on Linux.
 const MAX_LINKS: usize = 40;
 
@@ -37,11 +39,15 @@ impl Replacement {
     /// # Errors
     /// As of every call: [`Error::Io`] names the file.
     pub fn create(path: &Path) -> Result<Self> {
-        let replaced = replaceable(path).map_err(|source| failed(path, source))?;
-        let beside = replaced.map(|replaced| (beside(&replaced), replaced));
-        let file = File::create(beside.as_ref().map_or(path, |(beside, _)| beside));
-        let file = BufWriter::new(file.map_err(|source| failed(path, source))?);
-        Ok(Replacement { path: path.to_owned(), beside, file })
+        let begun = replaceable(path).and_then(|replaced| match replaced {
+            None => Ok((None, File::create(path)?)),
+            Some(replaced) => {
+                let (beside, file) = create_beside(&replaced)?;
+                Ok((Some((beside, replaced)), file))
+            }
+        });
+        let (beside, file) = begun.map_err(|source| failed(path, source))?;
+        Ok(Replacement { path: path.to_owned(), beside, file: BufWriter::new(file) })
     }
 
     /// Appends bytes.
@@ -49,11 +55,14 @@ impl Replacement {
         self.file.write_all(bytes).map_err(|source| failed(&self.path, source))
     }
 
-    /// Writes over bytes at an offset; nothing is appended after.
+    /// Writes over bytes at an offset; nothing is appended after. What has no offsets, a pipe,
+    /// keeps the bytes that it got.
     pub fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let sought = self.file.seek(SeekFrom::Start(offset));
-        sought.map_err(|source| failed(&self.path, source))?;
-        self.write(bytes)
+        match self.file.seek(SeekFrom::Start(offset)) {
+            Ok(_) => self.write(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotSeekable => Ok(()),
+            Err(source) => Err(failed(&self.path, source)),
+        }
     }
 
     /// Puts the file in the old one's place.
@@ -101,10 +110,20 @@ fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
     Err(io::Error::other("too many links"))
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
+/// A new file `NAME.part`, or `NAME.2.part` and so on where that is somebody's.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let mut number = 1;
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(if number == 1 { ".part".to_owned() } else { format!(".{number}.part") });
+        let beside = path.with_file_name(name);
+        match File::create_new(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_PARTS => {
+                number += 1;
+            }
+            created => return Ok((beside, created?)),
+        }
+    }
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {

@@ -85,6 +85,36 @@ fn links_keep_an_old_file_whole_and_are_seen_to_go_round() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
+/// Be it the recording that is read, or one that was left there.
+#[test]
+fn files_that_happen_to_be_called_part_are_nobodys_to_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let [part, whole] = ["a.aedat4.part", "a.aedat4"].map(|name| folder.path().join(name));
+    std::fs::copy(DECK, &part).unwrap();
+    check(&["convert", part.to_str().unwrap(), whole.to_str().unwrap()], 0);
+    assert_eq!(std::fs::read(&part).unwrap(), std::fs::read(DECK).unwrap());
+    let told = check(&["info", "--output", "text", whole.to_str().unwrap()], 0).0;
+    assert!(told.contains("23,958"), "{told}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_recording_may_go_into_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file.aedat4");
+    check(&["convert", DECK, file.to_str().unwrap()], 0);
+    let output = program(&["convert", "--to", "aedat4", DECK, "/dev/stdout"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let piped = folder.path().join("piped.aedat4");
+    std::fs::write(&piped, &output.stdout).unwrap();
+    let records = |path: &std::path::Path| {
+        let lines = check(&["replay", path.to_str().unwrap()], 0).0;
+        lines.replace(path.to_str().unwrap(), "")
+    };
+    assert_eq!(records(&piped), records(&file));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_file_that_standard_output_goes_to_is_written_and_not_replaced() {

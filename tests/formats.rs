@@ -411,3 +411,17 @@ fn events_that_a_format_cannot_hold_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_source_that_sent_nothing_is_not_taken_for_an_empty_recording() {
+    let bytes = std::fs::read("fixtures/formats/aedat3-sources.aedat").unwrap();
+    let format = FORMATS.iter().find(|format| format.name == "aedat3").unwrap();
+    let of = |source| {
+        let options = DecoderOptions { stream_id: Some(source), ..DecoderOptions::default() };
+        decode(&mut *(format.decoder)(&options), &bytes, usize::MAX, false)
+    };
+    let sources: Vec<i32> = (-1..100).filter(|&source| of(source).1.is_ok()).collect();
+    assert_eq!(sources.len(), 2, "{sources:?}");
+    let error = of(77).1.unwrap_err();
+    assert!(error.contains("source 77 sent no events") && error.contains("--stream-id"), "{error}");
+}

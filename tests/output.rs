@@ -41,6 +41,83 @@ fn text_tells_streams_of_one_name_apart() {
     assert_eq!([shown(1, &at(2000)), shown(2, &at(9000))], ["2.0", "2.0"]);
     shown(1, &Record::Summary(Summary::default()));
     assert_eq!(shown(2, &at(10_000)), "3.0");
+    // Its clock begins anew, earlier.
+    assert_eq!([shown(2, &at(5000)), shown(2, &at(6000))], ["1.0", "2.0"]);
+}
+
+/// Of what is lost in a window that is not printed the next one tells.
+#[test]
+fn windows_that_are_left_out_leave_their_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outside.csv");
+    let rows: String = (0..12).map(|ms| format!("{},3,3,1\n", 1000 * ms)).collect();
+    std::fs::write(&path, format!("t,x,y,on\n{rows}").replace("3000,3", "3000,99,3,1\n3001,3"))
+        .unwrap();
+    let losses = |every: &str| -> Vec<u64> {
+        let path = path.to_str().unwrap();
+        let lines = check(&["replay", "-q", "--quiet", "0", "--every", every, path], 0).0;
+        let records = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        let predictions = records.filter(|r: &serde_json::Value| r["type"] == "prediction");
+        predictions.map(|r| r["losses"]["outside"].as_u64().unwrap_or(0)).collect()
+    };
+    assert_eq!(losses("1"), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(losses("5"), [1, 0, 0]);
+}
+
+#[test]
+fn what_is_set_aside_is_told() {
+    let told = |arguments: &[&str]| stderr(&run(&[&["replay"], arguments].concat()));
+    let recording = "fixtures/formats/aedat3-sources.aedat";
+    let one = told(&[recording, "--sensor", "35x35", "--loop", "2"]);
+    assert_eq!(one.matches("set aside: 1 packets of other streams or kinds").count(), 1, "{one}");
+    assert_eq!(told(&["-q", recording, "--sensor", "35x35"]), "");
+    assert_eq!(told(&[DECK]), "");
+}
+
+#[cfg(unix)]
+#[test]
+fn records_of_neurons_do_not_depend_on_who_reads_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let [read, unread] = ["read.npz", "unread.npz"].map(|name| folder.path().join(name));
+    check(&["replay", "--record", read.to_str().unwrap(), DECK], 0);
+    let mut child = program(&["replay", "--record", unread.to_str().unwrap(), DECK])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(std::fs::read(&unread).unwrap(), std::fs::read(&read).unwrap());
+}
+
+#[test]
+fn files_that_cannot_be_recorded_into_are_refused_before_anything_is_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (own, nowhere, here) = (at("own.npz"), at("no/r.npz"), at("here.npz"));
+    std::fs::copy(DECK, &own).unwrap();
+    std::fs::create_dir(&here).unwrap();
+    for (record, expected) in [
+        (&own, "the recording that is played"),
+        (&nowhere, "there is no folder"),
+        (&here, "a folder"),
+    ] {
+        let (lines, told) = check(&["replay", "--record", record, &own], 2);
+        assert!(lines.is_empty() && told.contains(expected), "{told}");
+    }
+    assert_eq!(std::fs::read(&own).unwrap(), std::fs::read(DECK).unwrap());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_read_once_is_neither_looped_nor_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (pipe, plot) = (pipe.to_str().unwrap(), folder.path().join("plot"));
+    for flags in [["--loop", "2"], ["--plot", plot.to_str().unwrap()]] {
+        let told = check(&[&["replay", pipe], &flags[..]].concat(), 2).1;
+        assert!(told.contains("read once") || told.contains("read twice"), "{told}");
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
-use super::{Common, interruption};
+use super::{Common, interruption, is_same_file};
 use crate::codec::{Compression, EncoderOptions, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
@@ -74,8 +74,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Some(FormatName(format)) => format,
         None => for_writing(&args.out.to_string_lossy())?,
     };
-    let same = |a: &PathBuf| a.canonicalize().ok();
-    if same(&args.input).is_some() && same(&args.input) == same(&args.out) {
+    if is_same_file(&args.input, &args.out) {
         bail!("{}: a recording cannot be converted onto itself", args.input.display());
     }
     let how = Conversion {

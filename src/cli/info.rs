@@ -99,16 +99,12 @@ fn as_text(path: &Path, info: &RecordingInfo) -> String {
         let (x, y) = ((extent.x_min, extent.x_max), (extent.y_min, extent.y_max));
         line("extent", format!("x {} to {}, y {} to {}", x.0, x.1, y.0, y.1));
     }
-    let counts = [
-        (info.malformed, "events of impossible times"),
+    let unusual = [
+        (info.tally.malformed, "events of impossible times"),
         (info.backward, "events earlier than the one before"),
-        (info.invalid, "events marked invalid"),
-        (info.frames, "image samples or frames"),
-        (info.imu, "inertial samples"),
-        (info.external, "external or special events"),
-        (info.other, "packets of other streams or kinds"),
     ];
-    for (n, what) in counts.into_iter().filter(|(n, _)| *n > 0) {
+    let unusual = unusual.into_iter().filter(|(n, _)| *n > 0);
+    for (n, what) in unusual.chain(info.tally.set_aside()) {
         line("besides", format!("{} {what}", grouped(n)));
     }
     text

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -257,12 +258,34 @@ fn settled(
     Ok((model, view, rules))
 }
 
+/// Whether a file can be written under that name, as far as can be told before it is.
+fn check_new_file(flag: &str, what: &str, path: &Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        bail!("{flag} {}: this is a folder; name the {what}", path.display());
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => bail!("{flag} {}: there is no folder {}", path.display(), folder.display()),
+        None => Ok(()),
+    }
+}
+
+/// Whether both are there and one file, be it by links.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one.canonicalize().ok().is_some_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// Interruptions that follow one another faster are one: `timeout` and shells signal a program and
+/// then its group, which it is in.
+const ONE_INTERRUPTION: Duration = Duration::from_millis(300);
+
 /// A flag that Ctrl-C or SIGTERM sets; a second one ends the program at once.
 fn interruption() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
+    let mut first = None;
     ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
+        seen.store(true, Ordering::Relaxed);
+        if first.get_or_insert_with(Instant::now).elapsed() > ONE_INTERRUPTION {
             std::process::exit(130);
         }
     })

@@ -11,14 +11,14 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::data::PartialArg;
-use super::{Common, interruption, open_model, settled};
+use super::{Common, check_new_file, interruption, is_same_file, open_model, settled};
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
 use crate::replay::{Replay, run};
 use crate::session::windows_of;
 use crate::sink::{Labels, Style};
-use crate::source::is_stdin;
+use crate::source::{is_read_once, is_stdin};
 use crate::window::{Origin, WindowConfig};
 
 const EXAMPLES: &str = "Examples:
@@ -125,9 +125,12 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
 }
 
 fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
-    let n_stdin = args.files.iter().filter(|path| is_stdin(path)).count();
-    if n_stdin > 1 || (n_stdin == 1 && args.passes > 1) {
+    if args.files.iter().filter(|path| is_stdin(path)).count() > 1 {
         bail!("standard input can be read once only");
+    }
+    if let (true, Some(path)) = (args.passes > 1, args.files.iter().find(|path| is_read_once(path)))
+    {
+        bail!("--loop: {} can be read once only", path.display());
     }
     if let Some(path) = &args.record {
         if args.files.len() > 1 {
@@ -136,9 +139,15 @@ fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
         if !crate::sink::arrays::is_known(path) {
             bail!("--record {}: the name must end with .npz or .safetensors", path.display());
         }
+        check_new_file("--record", "file of arrays", path)?;
+        if is_same_file(path, &args.files[0]) {
+            bail!("--record {}: this is the recording that is played", path.display());
+        }
     }
-    if args.plot.is_some() && (args.files.len() > 1 || n_stdin > 0) {
-        bail!("--plot takes one recording, a file");
+    if args.plot.is_some()
+        && (args.files.len() > 1 || args.files.iter().any(|path| is_read_once(path)))
+    {
+        bail!("--plot takes one recording, a file: it is read twice");
     }
     if args.to.is_some_and(|to| to <= args.from.unwrap_or(0)) {
         bail!("--to must be later than --from");

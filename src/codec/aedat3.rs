@@ -39,6 +39,8 @@ fn decoder(options: &DecoderOptions) -> Box<dyn Decoder> {
         version_seen: false,
         sources: Vec::new(),
         source: options.stream_id,
+        is_there: false,
+        another: None,
         sensor: Sensor::default(),
         tally: Tally::default(),
         header: Carry::default(),
@@ -76,6 +78,10 @@ struct Aedat3 {
     sources: Vec<(i32, SensorSize)>,
     /// The source whose events are taken, once known.
     source: Option<i32>,
+    /// Whether it sent any.
+    is_there: bool,
+    /// The latest source whose events were passed over.
+    another: Option<i16>,
     sensor: Sensor,
     tally: Tally,
     header: Carry<N_PACKET_HEADER>,
@@ -116,7 +122,7 @@ impl Decoder for Aedat3 {
     fn finish(&mut self, _: &mut Vec<Event>) -> Result<()> {
         let (offset, what) = match &self.state {
             State::Header(header) => return header.finish(),
-            State::PacketHeader if self.header.n_held() == 0 => return Ok(()),
+            State::PacketHeader if self.header.n_held() == 0 => return self.check_source(),
             State::PacketHeader => {
                 let n = self.header.n_held();
                 let what = format!("a packet's header ends after {n} of {N_PACKET_HEADER} bytes");
@@ -203,6 +209,17 @@ impl Aedat3 {
         }
     }
 
+    /// Whether the source that was asked for is one of the recording's.
+    fn check_source(&self) -> Result<()> {
+        match (self.options.stream_id, self.another) {
+            (Some(wanted), Some(another)) if !self.is_there => Err(Error::Usage(format!(
+                "source {wanted} sent no events: --stream-id {another} takes those of source \
+                 {another}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Before the first packet the size is that of the source asked for, or of the only one.
     fn settle_sensor(&mut self) {
         let source = self.source;
@@ -257,9 +274,11 @@ impl Aedat3 {
         self.packet.base_us = overflow << 31;
         if *self.source.get_or_insert(i32::from(source)) != i32::from(source) {
             self.tally.other += 1;
+            self.another = Some(source);
             self.skip(capacity * size);
             return Ok(());
         }
+        self.is_there = true;
         self.settle_sensor();
         self.open_events(n_events);
         Ok(())

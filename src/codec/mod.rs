@@ -29,6 +29,8 @@ pub use datagram::{
 };
 pub use probe::{Probe, by_name, for_writing, probe};
 
+use serde::Serialize;
+
 use crate::error::Result;
 use crate::event::{Event, Sensor};
 
@@ -104,7 +106,7 @@ pub trait Decoder: Send {
 }
 
 /// What a recording holds besides the events that come out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     /// Events that cannot be ones (by an impossible time or a bit that none has) or, in datagrams,
     /// are cut short; dropped: losses by `malformed`.
@@ -120,7 +122,24 @@ pub struct Tally {
     /// Packets of other event streams or of unknown kinds, and repeated datagrams, passed over.
     pub other: u64,
     /// Datagrams that never came, where they are numbered.
+    #[serde(skip)]
     pub lost_datagrams: u64,
+}
+
+impl Tally {
+    /// What was passed over, with its name for people; malformed events, which are losses, are not
+    /// among it.
+    pub fn set_aside(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let Tally { frames, imu, external, invalid, other, .. } = *self;
+        let counts = [
+            (invalid, "events marked invalid"),
+            (frames, "image samples or frames"),
+            (imu, "inertial samples"),
+            (external, "external or special events"),
+            (other, "packets of other streams or kinds"),
+        ];
+        counts.into_iter().filter(|(n, _)| *n > 0)
+    }
 }
 
 /// Turns events into the bytes of one recording.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Replay;
-use crate::codec::Need;
+use crate::codec::{Need, Tally};
 use crate::engine::{Feed, Port};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grouped};
 use crate::frame::{Frames, Window};
 use crate::ingest::Ingest;
 use crate::progress::Progress;
@@ -48,8 +48,9 @@ impl Player<'_> {
         };
         let mut pacer = Pacer { speed: self.replay.speed, anchor: None, leapt: Some(&leapt) };
         let mut played = Ok(());
-        for _ in 0..self.replay.passes {
-            played = self.pass(&mut ingest, &mut feed, &mut pacer);
+        for pass in 0..self.replay.passes {
+            let first = (pass == 0).then_some(stream);
+            played = self.pass(&mut ingest, &mut feed, &mut pacer, first);
             if played.is_err() || self.stopped() {
                 break;
             }
@@ -62,12 +63,30 @@ impl Player<'_> {
         error.map_or(0, Error::exit_code)
     }
 
-    fn pass(&self, ingest: &mut Ingest, feed: &mut Feed, pacer: &mut Pacer) -> Result<()> {
+    /// What the first pass sets aside is told under the stream's name.
+    fn pass(
+        &self,
+        ingest: &mut Ingest,
+        feed: &mut Feed,
+        pacer: &mut Pacer,
+        first: Option<&str>,
+    ) -> Result<()> {
         pacer.anchor = None;
         let mut emit = |frames: &mut Frames| pacer.send(frames, feed, self.stop);
         let read = self.read(ingest, &mut emit);
+        if let Some(stream) = first {
+            self.tell_set_aside(stream, &ingest.tally());
+        }
         let finished = ingest.finish(matches!(read, Ok(true)), &mut emit);
         read.and(finished)
+    }
+
+    fn tell_set_aside(&self, stream: &str, tally: &Tally) {
+        let parts: Vec<_> =
+            tally.set_aside().map(|(n, what)| format!("{} {what}", grouped(n))).collect();
+        if !parts.is_empty() {
+            self.progress.note(&format!("note: {stream}: set aside: {}", parts.join(", ")));
+        }
     }
 
     /// Says whether the recording was read to its end.

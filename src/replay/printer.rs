@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use super::Replay;
 use crate::engine::Outlet;
 use crate::error::{Error, Result};
-use crate::prediction::{Record, Stream, Summary};
+use crate::prediction::{Losses, Prediction, Record, Stream, Summary};
 use crate::progress::Progress;
 use crate::sink::Sink;
 
@@ -21,11 +21,20 @@ pub struct Printer<'a> {
     replay: &'a Replay,
     progress: &'a Progress,
     buffer: Vec<u8>,
-    /// Each stream's last prediction by the stream's number, where `--every` left it out.
-    held: HashMap<u64, Vec<u8>>,
+    /// What `--every` left out, by the stream's id.
+    held: HashMap<u64, Held>,
     running: Vec<u8>,
     times_us: Vec<u64>,
     failed: Option<std::io::Error>,
+}
+
+/// What was left out of a stream since its last line.
+#[derive(Default)]
+struct Held {
+    /// The last prediction.
+    line: Vec<u8>,
+    /// What was lost, told by the next prediction that is printed.
+    losses: Losses,
 }
 
 impl<'a> Printer<'a> {
@@ -65,15 +74,19 @@ impl<'a> Printer<'a> {
             self.sink.record(stream, record, logits, &mut self.running);
             return;
         }
-        if (prediction.window + 1).is_multiple_of(self.replay.every) {
-            if let Some(held) = self.held.get_mut(&stream.id) {
-                held.clear();
-            }
+        if self.replay.every == 1 {
             self.sink.record(stream, record, logits, &mut self.buffer);
+            return;
+        }
+        let held = self.held.entry(stream.id).or_default();
+        held.losses += prediction.losses;
+        let record = Record::Prediction(Prediction { losses: held.losses, ..*prediction });
+        held.line.clear();
+        if (prediction.window + 1).is_multiple_of(self.replay.every) {
+            held.losses = Losses::default();
+            self.sink.record(stream, &record, logits, &mut self.buffer);
         } else {
-            let held = self.held.entry(stream.id).or_default();
-            held.clear();
-            self.sink.record(stream, record, logits, held);
+            self.sink.record(stream, &record, logits, &mut held.line);
         }
     }
 
@@ -92,7 +105,7 @@ impl<'a> Printer<'a> {
 impl Outlet for Printer<'_> {
     fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], ending: bool) {
         if ending && let Some(held) = self.held.remove(&stream.id) {
-            self.buffer.extend(held);
+            self.buffer.extend(held.line);
         }
         match record {
             Record::Prediction(_) => return self.prediction(stream, record, logits),
@@ -108,6 +121,9 @@ impl Outlet for Printer<'_> {
             self.progress.say(String::from_utf8_lossy(&self.running).trim_end().to_owned());
             self.running.clear();
         }
+        if self.failed.is_some() {
+            self.buffer.clear();
+        }
         if self.buffer.is_empty() {
             return ControlFlow::Continue(());
         }
@@ -117,8 +133,10 @@ impl Outlet for Printer<'_> {
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
+                // What is recorded does not depend on who reads the text.
+                let goes_on = error.kind() == ErrorKind::BrokenPipe && self.replay.record.is_some();
                 self.failed = Some(error);
-                ControlFlow::Break(())
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             }
         }
     }

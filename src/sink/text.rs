@@ -25,8 +25,10 @@ impl Text {
 
     /// Sensor time in ms since the stream's first record.
     fn since_ms(&mut self, stream: &Stream, first_us: u64, t_us: u64) -> f64 {
-        let begin_us = *self.begins.entry(stream.id).or_insert(first_us);
-        t_us.saturating_sub(begin_us) as f64 / 1000.0
+        let begin_us = self.begins.entry(stream.id).or_insert(first_us);
+        // A clock that began anew is told from there.
+        *begin_us = first_us.min(*begin_us);
+        t_us.saturating_sub(*begin_us) as f64 / 1000.0
     }
 
     fn answer(&self, verdict: Verdict) -> String {
