@@ -55,7 +55,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("lzzzz", &["codec"]),
     ("metrics", &["telemetry"]),
     ("nix", &["serve"]),
-    ("npyz", &["sink"]),
+    ("npyz", &["replay"]),
     ("plotters", &["plot"]),
     ("pulp", &["nn"]),
     ("quick_xml", &["codec"]),

@@ -15,7 +15,7 @@ use super::{Common, check_new_file, interruption, is_same_file, open_model, sett
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
-use crate::replay::{Replay, run};
+use crate::replay::{Replay, is_known_record, run};
 use crate::session::windows_of;
 use crate::sink::{Labels, Style};
 use crate::source::{is_read_once, is_stdin};
@@ -136,7 +136,7 @@ fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
         if args.files.len() > 1 {
             bail!("--record takes one recording at a time, {} were named", args.files.len());
         }
-        if !crate::sink::arrays::is_known(path) {
+        if !is_known_record(path) {
             bail!("--record {}: the name must end with .npz or .safetensors", path.display());
         }
         check_new_file("--record", "file of arrays", path)?;

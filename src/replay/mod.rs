@@ -3,24 +3,25 @@
 
 mod player;
 mod printer;
+mod record;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::ingest::Reading;
 use crate::model::Model;
-use crate::nn::{Trace, TracedVariable};
 use crate::progress::Progress;
 use crate::session::{Rules, Session};
 use crate::sink::Sink;
-use crate::sink::arrays::{self, Array, Values};
 use crate::window::WindowConfig;
 
 use player::Player;
 use printer::Printer;
+
+pub use record::is_known as is_known_record;
 
 /// What to replay, and how.
 pub struct Replay {
@@ -88,19 +89,7 @@ pub fn run(
     let mut session = ran?;
     let times_us = printer.finish()?;
     if let (Some(path), Some(trace)) = (&replay.record, session.take_trace()) {
-        write_trace(path, &trace, times_us)?;
+        record::write(path, &trace, &times_us)?;
     }
     Ok(worst.into_inner())
-}
-
-fn write_trace(path: &Path, trace: &Trace, times_us: Vec<u64>) -> Result<()> {
-    let n = times_us.len();
-    let array = |variable: &TracedVariable| Array {
-        name: variable.name.clone(),
-        shape: vec![n, variable.width],
-        values: Values::F32(variable.rows.clone()),
-    };
-    let mut arrays: Vec<Array> = trace.variables().iter().map(array).collect();
-    arrays.push(Array { name: "t_us".into(), shape: vec![n], values: Values::U64(times_us) });
-    arrays::write(path, &arrays)
 }

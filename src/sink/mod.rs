@@ -7,8 +7,6 @@ mod csv;
 mod jsonl;
 mod text;
 
-pub mod arrays;
-
 use crate::prediction::{Record, Stream};
 
 /// Names of a model's classes.
