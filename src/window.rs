@@ -125,7 +125,9 @@ impl Place {
     /// What was counted so far.
     pub fn totals(&self) -> Totals {
         let open_us = if self.is_open() { self.last_us - self.first_us } else { 0 };
-        Totals { duration_us: self.totals.duration_us + open_us, ..self.totals }
+        // Clocks that leap and restart may add up to more than time can be.
+        let duration_us = self.totals.duration_us.saturating_add(open_us).min(Event::MAX_T_US);
+        Totals { duration_us, ..self.totals }
     }
 
     fn is_open(&self) -> bool {

@@ -395,6 +395,29 @@ fn windows_cut_singly_are_the_same_and_count_no_event_far_ahead() {
 }
 
 #[test]
+fn spans_that_add_up_to_more_than_time_can_be_are_bounded_and_saved() {
+    let config = config(1000, 5000);
+    let (mut windower, mut frames) = (Windower::new(config), Frames::default());
+    let mut push = |windower: &mut Windower, times: &[u64]| {
+        let events: Vec<Event> = times.iter().copied().map(at).collect();
+        let mut taken = 0;
+        while taken < events.len() {
+            taken += windower.push(&events[taken..], &mut frames);
+            frames.clear();
+        }
+    };
+    let leap_and_restart = [&[0, Event::MAX_T_US][..], &[0; LATE_RUN as usize]].concat();
+    (0..3).for_each(|_| push(&mut windower, &leap_and_restart));
+    push(&mut windower, &[0, 10]);
+    let totals = windower.totals();
+    assert_eq!((totals.duration_us, totals.restarts), (Event::MAX_T_US, 3));
+    let mut next = Windower::new(config);
+    next.restore(&windower.save()).expect("a state that was its own");
+    push(&mut next, &[20]);
+    assert_eq!(next.totals(), Totals { events: totals.events + 1, ..totals });
+}
+
+#[test]
 fn what_dropped_windows_would_have_told_is_told_by_the_next() {
     let event = |t_us, x| Event { t_us, x, y: 0, polarity: Polarity::On };
     let mut windower = Windower::new(config(10, 20));
