@@ -519,9 +519,9 @@ fn who_comes_back_too_late_starts_afresh_and_old_files_go() {
     for _ in 0..2 {
         assert_eq!(server.say("cam", &bytes), replay("cam", &bytes, &[]));
     }
-    assert_eq!(server.snapshots("expired"), 1.0);
+    assert!(server.snapshots("expired") >= 1.0);
     assert_eq!(server.end(), "");
-    assert_eq!(files(folder.path()), ["cam.dvs-state"]);
+    std::fs::write(folder.path().join("cam.dvs-state"), "old").unwrap();
     for other in ["cam.safetensors", "..dvs-state", "note"] {
         std::fs::write(folder.path().join(other), "mine").unwrap();
     }
@@ -529,6 +529,34 @@ fn who_comes_back_too_late_starts_afresh_and_old_files_go() {
     until(|| files(folder.path()).len() == 3);
     assert_eq!(files(folder.path()), ["..dvs-state", "cam.safetensors", "note"]);
     assert_eq!(server.end(), "");
+}
+
+#[test]
+fn old_files_go_though_none_is_written_from_time_to_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), &["--resume-within", "1s"]);
+    server.say("cam", &recording(&events(5)[..400]));
+    server.written(2);
+    until(|| files(folder.path()).is_empty());
+    until(|| server.snapshots("expired") == 1.0);
+    assert_eq!(server.end(), "");
+}
+
+#[test]
+fn a_full_folder_is_looked_at_again_before_a_state_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let others: Vec<_> =
+        (0..4096).map(|n| folder.path().join(format!("other-{n}.dvs-state"))).collect();
+    others.iter().for_each(|path| std::fs::write(path, "another's").unwrap());
+    let server = start(folder.path(), &[]);
+    let bytes = recording(&events(5)[..400]);
+    server.say("cam", &bytes);
+    until(|| server.snapshots("failed") == 2.0);
+    others.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    server.say("cam", &bytes);
+    server.written(2);
+    assert_eq!(files(folder.path()), ["cam.dvs-state"]);
+    assert!(server.end().contains("4096 others are kept already"));
 }
 
 #[test]

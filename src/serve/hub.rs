@@ -163,10 +163,9 @@ impl Hub {
     fn keep(&self, now: Instant) {
         let every = self.limits.snapshot_every;
         let due = now.saturating_duration_since(self.kept_at.get()) >= every;
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| due && every > Duration::ZERO) {
+        if self.keeper.is_some() && due && every > Duration::ZERO {
             self.kept_at.set(now);
             self.ask(None);
-            keeper.sweep();
         }
     }
 

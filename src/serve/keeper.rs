@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -28,6 +28,9 @@ use crate::telemetry::{SnapshotMeters, SnapshotResult};
 const EXTENSION: &str = "dvs-state";
 /// Most streams whose states are kept.
 const MAX_FILES: usize = 4096;
+/// How often files that are too old are looked for, unless states last less long.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
 /// Most bytes that wait to be written.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
@@ -110,7 +113,6 @@ pub struct Kept {
 enum Job {
     Write { stream: String, bytes: Result<Vec<u8>>, replies: Vec<Reply> },
     Read { stream: String, settings: Box<Settings>, reply: oneshot::Sender<Option<Box<Snapshot>>> },
-    Sweep,
     End(oneshot::Sender<()>),
 }
 
@@ -144,7 +146,6 @@ impl Keeper {
             what: "cannot start the thread that keeps states".to_owned(),
             source,
         })?;
-        keeper.sweep();
         Ok(keeper)
     }
 
@@ -152,11 +153,6 @@ impl Keeper {
     pub fn stream(&self, name: &str, config: &StreamConfig) -> Kept {
         let settings = Settings::of(config, &self.model);
         Kept { keeper: self.clone(), stream: name.to_owned(), settings }
-    }
-
-    /// Removes states that are too old.
-    pub fn sweep(&self) {
-        self.give(Job::Sweep);
     }
 
     /// Waits until all that was to be written is.
@@ -233,32 +229,50 @@ struct Unusable(SnapshotResult, String);
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            match job {
-                Job::Write { stream, bytes, replies } => {
-                    let written = self.write(&stream, bytes);
-                    for reply in replies {
-                        // Who does not wait any more need not know.
-                        let _ = reply.send(written);
-                    }
+        let every = self.keeping.within.clamp(SWEEP_EVERY_AT_LEAST, SWEEP_EVERY);
+        self.sweep();
+        let mut swept = Instant::now();
+        loop {
+            match jobs.recv_timeout(every.saturating_sub(swept.elapsed())) {
+                Ok(job) => self.work(job),
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if swept.elapsed() >= every {
+                self.sweep();
+                swept = Instant::now();
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Write { stream, bytes, replies } => {
+                let written = self.write(&stream, bytes);
+                for reply in replies {
+                    // Who does not wait any more need not know.
+                    let _ = reply.send(written);
                 }
-                Job::Read { stream, settings, reply } => {
-                    // A client that has gone, or has waited long enough, wants it no more.
-                    if !reply.is_closed() {
-                        let _ = reply.send(self.read(&stream, &settings));
-                    }
+            }
+            Job::Read { stream, settings, reply } => {
+                // A client that has gone, or has waited long enough, wants it no more.
+                if !reply.is_closed() {
+                    let _ = reply.send(self.read(&stream, &settings));
                 }
-                Job::Sweep => self.sweep(),
-                Job::End(reply) => {
-                    let _ = reply.send(());
-                }
+            }
+            Job::End(reply) => {
+                let _ = reply.send(());
             }
         }
     }
 
     fn write(&mut self, stream: &str, bytes: Result<Vec<u8>>) -> bool {
         self.queued.fetch_sub(bytes.as_ref().map_or(0, Vec::len), Ordering::Relaxed);
-        let full = !self.kept.contains(stream) && self.kept.len() >= MAX_FILES;
+        let is_full = |kept: &HashSet<String>| !kept.contains(stream) && kept.len() >= MAX_FILES;
+        if is_full(&self.kept) {
+            self.sweep();
+        }
+        let full = is_full(&self.kept);
         let written = bytes.and_then(|bytes| match full {
             true => Err(Error::Unsupported(format!("{MAX_FILES} others are kept already"))),
             false => store::replace(&self.teller.path(stream), &bytes),
@@ -342,7 +356,9 @@ impl Worker {
                 .and_then(|metadata| metadata.modified())
                 .map(|modified| SystemTime::now().duration_since(modified).unwrap_or_default());
             let old = age.is_ok_and(|age| age >= self.keeping.within);
-            if !(old && std::fs::remove_file(&path).is_ok()) {
+            if old && std::fs::remove_file(&path).is_ok() {
+                self.teller.meters.count(SnapshotResult::Expired);
+            } else {
                 self.kept.insert(stream);
             }
         }
