@@ -249,6 +249,7 @@ fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
     assert!(code == 0 && lines.contains("summary"), "a mark counts for more than a name");
     for (arguments, code, part) in [
         (&["replay"][..], 2, "required"),
+        (&["serve", "--port", "0", "--header-timeout", "0s"], 2, "--header-timeout"),
         (&["replay", "no-such.aedat4"], 2, "no-such.aedat4: "),
         (&["replay", "fixtures"], 2, "directory"),
         (&["replay", "--model", "no-such.safetensors", DECK], 3, "no-such.safetensors"),

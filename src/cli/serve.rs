@@ -122,8 +122,8 @@ struct LimitArgs {
     /// Answers that wait for a client that does not read, in KiB; the newest are kept
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     outbox: u32,
-    /// Time for a client to say what it will send
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = args::parse_time)]
+    /// Time for a client to say what it will send, over HTTP also to take some of an answer; not 0s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_some_time)]
     header_timeout: u64,
     /// A stream that sends nothing for so long is ended; 0s: never
     #[arg(long, value_name = "TIME", default_value = "600s", value_parser = args::parse_time)]
@@ -153,6 +153,11 @@ fn parse_udp(text: &str) -> Result<UdpArg, String> {
     let port = port.parse().map_err(|_| "expected a port from 0 to 65535".to_owned())?;
     let format = datagrams_by_name(name).map_err(|error| error.to_string())?;
     Ok(UdpArg { port, format })
+}
+
+fn parse_some_time(text: &str) -> Result<u64, String> {
+    let time_us = args::parse_time(text)?;
+    if time_us == 0 { Err("in no time nobody says anything".to_owned()) } else { Ok(time_us) }
 }
 
 /// A value of `--overflow`.
