@@ -285,6 +285,11 @@ impl Engine {
         Ok(if more { Turn::More } else { Turn::Idle })
     }
 
+    /// Time has passed, whether or not there was something to step.
+    pub fn pass(&mut self) {
+        self.meters.pass(Instant::now());
+    }
+
     /// The session, after a run.
     pub fn into_session(self) -> Session {
         self.session

@@ -156,6 +156,8 @@ impl Hub {
         self.keep(now);
         if let Some(busy) = self.load.tick(now) {
             self.meters.busy(busy);
+            // The engine tells its load, of a silence too.
+            self.ring();
         }
     }
 
@@ -319,6 +321,7 @@ impl Hub {
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.
             while engine.turn(&mut writer)? == Turn::More {}
+            engine.pass();
             self.worked(begun);
             self.turned.notify_waiters();
         }

@@ -123,15 +123,21 @@ impl EngineMeters {
         self.step.record(step_s);
         self.step_s += step_s;
         brought.for_each(|(slot, windows)| self.windows[slot] += windows);
-        if ended.saturating_duration_since(*self.since.get_or_insert(begun)) < LOAD_SPAN {
+        self.since.get_or_insert(begun);
+        self.pass(ended);
+    }
+
+    /// Time has passed: a span that is over is told, one in which nothing was stepped as 0.
+    pub fn pass(&mut self, now: Instant) {
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= LOAD_SPAN;
+        if !self.since.as_ref().is_some_and(is_over) {
             return;
         }
         // Streams run beside each other: the time is that of the one with most windows.
         let most = self.windows.iter().max().copied().unwrap_or(0);
-        if most > 0 {
-            self.load.set(self.step_s / (most as f64 * self.window_s));
-        }
-        (self.since, self.step_s) = (Some(ended), 0.0);
+        let load = if most > 0 { self.step_s / (most as f64 * self.window_s) } else { 0.0 };
+        self.load.set(load);
+        (self.since, self.step_s) = ((most > 0).then_some(now), 0.0);
         self.windows.fill(0);
     }
 
@@ -284,6 +290,28 @@ mod tests {
         meters.stepped(last, last, [(0, 0)].into_iter());
         let text = registry.text();
         let told = text.lines().find_map(|line| line.strip_prefix("dvs_load_ratio ")).unwrap();
-        assert!((told.parse::<f64>().unwrap() - 0.8).abs() < 1e-9, "{told}");
+        told.parse().unwrap()
     }
 }
+        assert!((load(&registry) - 0.8).abs() < 1e-9, "{}", load(&registry));
+    }
+
+    #[test]
+    fn load_of_a_short_run_is_told_and_falls_to_nothing() {
+        let registry = Arc::new(Registry::default());
+        let mut meters = registry.during(|| EngineMeters::new(1, 1000));
+        let begun = Instant::now();
+        let after = |ms| begun + Duration::from_millis(ms);
+        // 100 windows of 1 ms, which take 50 ms; then nothing.
+        meters.stepped(begun, after(50), [(0, 100)].into_iter());
+        for (ms, told) in [(900, 0.0), (1000, 0.5), (1900, 0.5), (2000, 0.0), (9000, 0.0)] {
+            meters.pass(after(ms));
+            assert!((load(&registry) - told).abs() < 1e-9, "{ms}: {}", load(&registry));
+        }
+        // The next run is a span of its own.
+        meters.stepped(after(9500), after(9530), [(0, 100)].into_iter());
+        meters.pass(after(10_500));
+        assert!((load(&registry) - 0.3).abs() < 1e-9, "{}", load(&registry));
+    }
+
+    fn load(registry: &Registry) -> f64 {
