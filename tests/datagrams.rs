@@ -171,6 +171,19 @@ fn numbered_datagrams_tell_what_was_lost_repeated_or_late() {
 }
 
 #[test]
+fn a_numbered_sender_that_begins_anew_is_told_soon_and_what_it_costs_is_counted() {
+    let format = datagrams_by_name("jaer").expect("a format");
+    let sent = datagrams(format, &events(162 * 600, 1));
+    assert_eq!(sent.len(), 600);
+    // As many numbers again, with a clock that goes on; two of them never come.
+    let anew: Vec<usize> = (0..600).filter(|k| ![300, 301].contains(k)).collect();
+    let order = (0..500).chain(anew.iter().copied());
+    let (found, tally) = decoded(format, order.map(|k| sent[k].as_slice()));
+    assert_eq!((tally.lost_datagrams, tally.other), (2, 7));
+    assert_eq!(found.len(), 162 * (500 + anew.len() - 7));
+}
+
+#[test]
 fn times_are_those_of_the_sender_or_of_the_arrival() {
     let spif = datagrams_by_name("spif").expect("a format");
     let mut untimed = Vec::new();

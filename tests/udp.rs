@@ -4,7 +4,7 @@ mod server;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -215,7 +215,7 @@ fn numbers_that_have_not_come_by_the_end_of_the_stream_are_lost() {
     let flags = ["serve", "-q", "--udp", "0=jaer", "--http", "0", "--idle-timeout", "300ms"];
     let server = Server::run(Command::new(PROGRAM).args(flags), 2);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    for number in [1_u32, 2, 4] {
+    for number in [1_u32, 2, 4, 2] {
         let datagram = [number, 5 << 8 | 3 << 1, number].map(u32::to_be_bytes).concat();
         socket.send_to(&datagram, server.address("udp")).unwrap();
     }
@@ -225,6 +225,53 @@ fn numbers_that_have_not_come_by_the_end_of_the_stream_are_lost() {
             && told.sum("dvs_events_received_total", &[]) == 3
     });
     assert_eq!(ended.sum("dvs_datagrams_lost_total", &[]), 1);
+    assert_eq!(ended.sum("dvs_datagrams_repeated_total", &[]), 1);
+}
+
+#[test]
+fn who_gets_no_slot_is_told_of_once_and_its_datagrams_are_lost() {
+    let flags = ["serve", "-v", "--udp", "0=faery-t64", "--http", "0", "--max-streams", "1"];
+    let server = Server::run(Command::new(PROGRAM).args(flags).stderr(Stdio::piped()), 2);
+    let [seated, other] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    seated.send_to(&datagram(1_000_000, 10), server.address("udp")).unwrap();
+    until(&server, |told| told.sum("dvs_streams", &[]) == 1);
+    for k in 0..5 {
+        other.send_to(&datagram(1_000_000 + 1000 * k, 10), server.address("udp")).unwrap();
+    }
+    let told = until(&server, |told| told.sum("dvs_datagrams_lost_total", &[]) == 5);
+    assert_eq!(told.sum("dvs_connections_refused_total", &[]), 0);
+    server.signal("-TERM");
+    let (_, _, log) = server.ended();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("refused")).collect();
+    assert_eq!(refused.len(), 1, "{log}");
+    assert!(refused[0].contains("slots are taken"), "{log}");
+    assert!(refused[0].contains(&other.local_addr().unwrap().to_string()), "{log}");
+}
+
+#[test]
+fn a_view_that_no_datagram_fits_is_refused_at_once() {
+    for flags in
+        [&["--udp", "0=jaer", "--sensor", "346x260"][..], &["--udp", "0=spif", "--sensor", "8x8"]]
+    {
+        let output = Command::new(PROGRAM).arg("serve").args(flags).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b""[..]), "{told}");
+        assert!(told.contains(flags[1]) && told.contains("--scale"), "{told}");
+    }
+}
+
+#[test]
+fn load_is_told_of_a_short_run_and_of_the_silence_after_it() {
+    let flags = ["serve", "-q", "--udp", "0=faery-t64", "--http", "0"];
+    let server = Server::run(Command::new(PROGRAM).args(flags), 2);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(&datagram(1_000_000, 1000), server.address("udp")).unwrap();
+    let load = |told: &Metrics| -> f64 {
+        let line = told.text.lines().find_map(|line| line.strip_prefix("dvs_load_ratio "));
+        line.unwrap().parse().unwrap()
+    };
+    until(&server, |told| load(told) > 0.0);
+    until(&server, |told| load(told) == 0.0);
 }
 
 #[test]

@@ -100,39 +100,45 @@ impl Decoder for Jaer {
     }
 }
 
-/// Which of the last 64 datagrams are missing. One that has not come by then is lost.
+/// Which of the last 64 datagrams are missing. One that has not come by then is lost, and is not
+/// taken if it comes after all: nothing remembers that it was not taken already.
 #[derive(Default)]
 struct Sequence {
     newest: Option<u32>,
     /// Bit k: datagram `newest - k` has not come.
     missing: u64,
     lost: u64,
+    /// Number of the last one that was refused, and how many were in a row, each the next of the
+    /// one before.
+    refused: (u32, u32),
 }
 
 impl Sequence {
     const MODULUS: u32 = 1 << 31;
-    /// A datagram that comes so late was counted as lost; with more of a step back the sender began
-    /// anew.
+    /// With a greater step back the sender began anew.
     const MAX_DELAY: u32 = 1024;
     /// A greater step ahead is no gap: the sender began anew.
     const MAX_STEP: u32 = 1 << 20;
+    /// So many in a row that would be refused say that the sender began anew.
+    const NEW_RUN: u32 = 8;
 
-    /// Says whether the datagram of this number is the first of it.
+    /// Says whether the datagram of this number is to be taken: it is the first of it, and not too
+    /// late.
     fn take(&mut self, number: u32) -> bool {
-        let Some(newest) = self.newest.replace(number) else { return true };
+        let Some(newest) = self.newest else {
+            self.newest = Some(number);
+            return true;
+        };
         let ahead = number.wrapping_sub(newest) % Self::MODULUS;
         let behind = newest.wrapping_sub(number) % Self::MODULUS;
-        if behind < 64 {
-            self.newest = Some(newest);
-            let bit = 1 << behind;
-            let is_first = self.missing & bit != 0;
-            self.missing &= !bit;
-            return is_first;
-        }
         if behind < Self::MAX_DELAY {
-            self.newest = Some(newest);
-            return true;
+            let bit = 1_u64.checked_shl(behind).unwrap_or(0);
+            let is_missing = self.missing & bit != 0;
+            self.missing &= !bit;
+            return is_missing || self.is_new_run(number);
         }
+        self.newest = Some(number);
+        self.refused = (0, 0);
         if ahead > Self::MAX_STEP {
             self.settle();
             return true;
@@ -143,6 +149,20 @@ impl Sequence {
         let jumped_over = u64::MAX.checked_shl(ahead).map_or(u64::MAX, |mask| !mask) & !1;
         self.missing = self.missing.checked_shl(ahead).unwrap_or(0) | jumped_over;
         true
+    }
+
+    /// Says whether with this one, which is refused else, the sender began anew.
+    fn is_new_run(&mut self, number: u32) -> bool {
+        let (last, n) = self.refused;
+        let is_next = n > 0 && number == (last + 1) % Self::MODULUS;
+        self.refused = (number, if is_next { n + 1 } else { 1 });
+        let is_new = self.refused.1 == Self::NEW_RUN;
+        if is_new {
+            self.settle();
+            self.newest = Some(number);
+            self.refused = (0, 0);
+        }
+        is_new
     }
 
     /// What has not come is lost.
@@ -201,19 +221,31 @@ mod tests {
     fn gaps_are_counted_once_and_late_datagrams_fill_them() {
         const LAST: u32 = (1 << 31) - 1;
         let after_gap: Vec<u32> = (1..100).chain(150..400).collect();
+        let begun_anew: Vec<u32> = (1..=500).chain(1..=300).chain(303..=600).collect();
+        let begun_soon: Vec<u32> = (1..=20).chain(1..=100).collect();
+        let repeated: Vec<u32> = (1..=100).chain(41..=47).chain(101..=110).collect();
+        let swapped: Vec<u32> = (1..=20).chain(41..=60).chain(21..=40).chain(61..=90).collect();
         let cases: &[(&[u32], (u64, usize))] = &[
             (&[], (0, 0)),
             (&[1, 2, 3], (0, 0)),
             (&[7, 8, 11], (2, 0)),
             (&[1, 3, 2, 4], (0, 0)),
             (&[1, 2, 2, 3, 1], (0, 2)),
-            (&[1, 66, 2, 67], (64, 0)),
-            (&[1, 65, 66, 2], (63, 0)),
-            (&[1, 65, 2, 66, 2], (62, 0)),
+            (&[1, 66, 2, 67], (64, 1)),
+            (&[1, 65, 66, 2], (63, 1)),
+            (&[1, 65, 2, 66, 2], (62, 1)),
             (&[1, 201], (199, 0)),
             (&[LAST - 1, LAST, 0, 1], (0, 0)),
             (&[LAST, 2], (2, 0)),
             (&[5000, 1, 2, 4], (1, 0)),
+            // Too late: it was counted as lost, or was there before.
+            (&[1, 3, 70, 2, 1], (67, 2)),
+            // Late ones in a row that were missing are no new beginning.
+            (&swapped, (0, 0)),
+            // One is told by its eighth datagram.
+            (&begun_anew, (2, 7)),
+            (&begun_soon, (0, 7)),
+            (&repeated, (0, 7)),
             (&[5, LAST / 2, 6, 7], (0, 0)),
             (&after_gap, (50, 0)),
         ];

@@ -20,6 +20,7 @@ mod load;
 mod outbox;
 mod snapshot;
 mod stages;
+mod strangers;
 mod subscriber;
 mod token;
 mod udp;
@@ -137,6 +138,7 @@ fn run_metered(
     notice: &mut dyn FnMut(Notice),
     registry: Arc<Registry>,
 ) -> Result<()> {
+    serve.udp.iter().try_for_each(|source| udp::check(source, &serve.config))?;
     let rules = serve.config.rules;
     let session = Session::new(model.network.clone(), rules, serve.limits.max_streams)?;
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };

@@ -20,15 +20,18 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::client::{Client, Stage};
+use super::config::StreamConfig;
 use super::hub::{Hub, Known, Seat};
 use super::limits::{Flow, Overflow};
 use super::stages::Stages;
+use super::strangers::Strangers;
 use super::{Notice, TICK};
-use crate::codec::DatagramFormat;
+use crate::codec::{DatagramFormat, Tally};
 use crate::error::{Error, Result};
+use crate::view::View;
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -59,6 +62,17 @@ impl std::fmt::Debug for UdpSource {
     }
 }
 
+/// Looks whether the view takes what such datagrams hold: what they are of is known beforehand.
+///
+/// # Errors
+/// As [`View::new`].
+pub fn check(source: &UdpSource, config: &StreamConfig) -> Result<()> {
+    let view = &config.reading.view;
+    let sensor = (source.format.decoder)(view.sensor).sensor();
+    let settled = View::new(view, &sensor, config.window.sensor);
+    settled.map(|_| ()).map_err(|error| error.named(format!("--udp {source:?}")))
+}
+
 /// Opens the socket; warns where the kernel grants a smaller buffer than it is asked for.
 ///
 /// # Errors
@@ -86,6 +100,7 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
         flow.overflow = Overflow::Wait;
     }
     let mut receiver = Receiver {
+        strangers: Strangers::new(hub.limits.idle_timeout),
         hub,
         format,
         flow,
@@ -124,6 +139,7 @@ struct Receiver {
     format: &'static DatagramFormat,
     flow: Flow,
     senders: HashMap<SocketAddr, Sender>,
+    strangers: Strangers,
     /// Where datagrams are read to, a room for each.
     room: Vec<u8>,
     /// Of each that is read at once. No control messages are asked for, and all addresses are of
@@ -143,7 +159,9 @@ struct Sender {
     _known: Known,
     _seat: Seat,
     stages: Stages,
+    /// Datagrams that were counted: lost ones, and repeated ones.
     lost: u64,
+    repeated: u64,
 }
 
 impl Receiver {
@@ -160,6 +178,7 @@ impl Receiver {
                 if let Err(error) = self.take(k * ROOM_BYTES..k * ROOM_BYTES + n, from).await
                     && let Some(sender) = self.senders.remove(&from)
                 {
+                    self.strangers.fail(from, Instant::now());
                     sender.end(&self.hub, Some(&error)).await;
                 }
             }
@@ -201,16 +220,25 @@ impl Receiver {
 
     /// A datagram that lies there in the room.
     async fn take(&mut self, at: Range<usize>, from: SocketAddr) -> Result<()> {
-        let Receiver { hub, format, flow, senders, room, look, .. } = self;
+        let Receiver { hub, format, flow, senders, strangers, room, look, .. } = self;
         let sender = match senders.entry(from) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
+                let now = Instant::now();
+                if !strangers.may_begin(from, now) {
+                    hub.meters.lost_datagrams(1);
+                    return Ok(());
+                }
                 match Sender::new(hub, format, *flow, from, &room[at.clone()]) {
-                    Ok(sender) => place.insert(sender),
+                    Ok(sender) => {
+                        strangers.seat(from);
+                        place.insert(sender)
+                    }
                     Err(error) => {
-                        debug!(peer = %from, %error, "datagram refused");
-                        hub.meters.refused();
                         hub.meters.lost_datagrams(1);
+                        if strangers.refuse(from, now) {
+                            info!(peer = %from, %error, "datagrams refused");
+                        }
                         return Ok(());
                     }
                 }
@@ -285,7 +313,7 @@ impl Sender {
         let mut config = hub.config;
         config.reading.datagrams = Some(format);
         let stages = Stages::new((&name, &name), config.ingest(), feed, None, flow);
-        Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0 })
+        Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0, repeated: 0 })
     }
 
     /// The last window, the segment, the summary.
@@ -301,9 +329,11 @@ impl Sender {
         }
     }
 
-    /// Counts the datagrams that are known by now never to have come.
+    /// Counts the datagrams that are known by now never to have come, and those that were not taken
+    /// because they had come before.
     fn count_lost(&mut self, hub: &Hub) {
-        let all = self.stages.ingest.tally().lost_datagrams;
-        hub.meters.lost_datagrams(all - std::mem::replace(&mut self.lost, all));
+        let Tally { lost_datagrams: lost, other: repeated, .. } = self.stages.ingest.tally();
+        hub.meters.lost_datagrams(lost - std::mem::replace(&mut self.lost, lost));
+        hub.meters.repeated_datagrams(repeated - std::mem::replace(&mut self.repeated, repeated));
     }
 }

@@ -212,6 +212,7 @@ pub struct ServerMeters {
     busy: Gauge,
     missed: Counter,
     lost_datagrams: Counter,
+    repeated_datagrams: Counter,
     redialled: Counter,
 }
 
@@ -227,6 +228,7 @@ impl ServerMeters {
             busy: gauge!("dvs_busy_ratio"),
             missed: counter!("dvs_records_missed_total"),
             lost_datagrams: counter!("dvs_datagrams_lost_total", "stream" => ANONYMOUS),
+            repeated_datagrams: counter!("dvs_datagrams_repeated_total", "stream" => ANONYMOUS),
             redialled: counter!("dvs_redials_total"),
         }
     }
@@ -251,9 +253,14 @@ impl ServerMeters {
         self.missed.increment(lines);
     }
 
-    /// Datagrams that never came, that the kernel dropped, or whose sender got no slot.
+    /// Datagrams that never came, that the kernel dropped, or whose sender is no stream.
     pub fn lost_datagrams(&self, n: u64) {
         self.lost_datagrams.increment(n);
+    }
+
+    /// Datagrams that came twice or too late, and were not taken.
+    pub fn repeated_datagrams(&self, n: u64) {
+        self.repeated_datagrams.increment(n);
     }
 
     /// A server that was dialled was absent, or its stream has ended.
@@ -288,11 +295,6 @@ mod tests {
         // The last is the first beyond the span.
         let last = begun + Duration::from_millis(1000);
         meters.stepped(last, last, [(0, 0)].into_iter());
-        let text = registry.text();
-        let told = text.lines().find_map(|line| line.strip_prefix("dvs_load_ratio ")).unwrap();
-        told.parse().unwrap()
-    }
-}
         assert!((load(&registry) - 0.8).abs() < 1e-9, "{}", load(&registry));
     }
 
@@ -315,3 +317,8 @@ mod tests {
     }
 
     fn load(registry: &Registry) -> f64 {
+        let text = registry.text();
+        let told = text.lines().find_map(|line| line.strip_prefix("dvs_load_ratio ")).unwrap();
+        told.parse().unwrap()
+    }
+}

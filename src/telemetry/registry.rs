@@ -20,7 +20,16 @@ pub const BUCKETS_S: [f64; 14] =
 const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_events_received_total", "counter", "Events decoded, lost ones included."),
     ("dvs_events_lost_total", "counter", "Events that did not reach the network, by reason."),
-    ("dvs_datagrams_lost_total", "counter", "Datagrams that were sent and not received."),
+    (
+        "dvs_datagrams_lost_total",
+        "counter",
+        "Datagrams that never came, that the kernel dropped, or whose sender is no stream.",
+    ),
+    (
+        "dvs_datagrams_repeated_total",
+        "counter",
+        "Datagrams not taken because they came twice, or after they were counted as lost.",
+    ),
     ("dvs_redials_total", "counter", "Ends and absences of servers that are dialled."),
     ("dvs_windows_total", "counter", "Windows that the engine took."),
     (
@@ -30,7 +39,7 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ),
     ("dvs_predictions_total", "counter", "Predictions, by label."),
     ("dvs_records_missed_total", "counter", "Records dropped because their client did not read."),
-    ("dvs_connections_refused_total", "counter", "Connections turned away."),
+    ("dvs_connections_refused_total", "counter", "Connections of clients turned away."),
     ("dvs_stream_errors_total", "counter", "Streams that ended with an error."),
     ("dvs_snapshots_total", "counter", "States kept of named streams, by what became of them."),
     ("dvs_streams", "gauge", "Streams that hold a slot."),
