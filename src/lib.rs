@@ -55,6 +55,7 @@ pub mod info;
 pub mod ingest;
 pub mod model;
 pub mod nn;
+pub mod pace;
 pub mod pictures;
 pub mod plot;
 pub mod prediction;

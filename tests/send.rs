@@ -302,6 +302,25 @@ fn no_event_leaves_before_its_time() {
 }
 
 #[test]
+fn a_leap_of_time_is_told_and_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let leap =
+        [0, 1000, 1_000_000_000_000_000].map(|t_us| Event { t_us, ..events(0.001, 1000)[0] });
+    for name in ["leap.csv", "leap.aedat4"] {
+        let file = write(folder.path(), name, &leap).display().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("tcp://{}", listener.local_addr().expect("an address"));
+        let mut child = start(&[&file, &url]);
+        let mut told = String::new();
+        let stderr = child.stderr.as_mut().expect("it is heard");
+        BufReader::new(stderr).read_line(&mut told).expect("a line");
+        assert!(told.starts_with("note: ") && told.contains("send waits 60 s"), "{told}");
+        interrupt(&child);
+        end(child, 130);
+    }
+}
+
+#[test]
 fn receivers_that_are_not_there_are_named() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     fails(&[DECK, &format!("tcp://{free}")], 1, &[DECK, "no receiver at tcp://", "refused"]);
@@ -367,15 +386,16 @@ fn wrong_use_is_told() {
 
 #[test]
 fn an_interruption_ends_cleanly() {
-    let interrupt = |child: &Child| {
-        let id = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
-    };
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("tcp://{}", listener.local_addr().expect("an address"));
     let child = start(&["--speed", "0.1", DECK, &url]);
     let (mut client, _) = listener.accept().expect("a client");
     let mut bytes = vec![0; 1000];
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+}
+
     client.read_exact(&mut bytes).expect("bytes");
     interrupt(&child);
     client.read_to_end(&mut bytes).expect("bytes");

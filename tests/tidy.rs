@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "sink",
         "source",
         "progress",
+        "pace",
         "recording",
         "dataset",
         "store",

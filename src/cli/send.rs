@@ -38,7 +38,7 @@ pub struct SendArgs {
     /// spif, jaer; spif with &timestamps=none too), or dv://HOST:PORT to listen on as a DV server
     #[arg(value_name = "URL")]
     target: Target,
-    /// Pace: max, or a multiple of the recorded one
+    /// Pace: max, or a multiple of the recorded one; no pause is longer than a minute
     #[arg(long, default_value = "1", value_parser = parse_speed)]
     speed: Speed,
     /// Passes over the recording: connections of their own over tcp and unix, else one stream

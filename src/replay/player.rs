@@ -3,23 +3,18 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Replay;
 use crate::codec::{Need, Tally};
 use crate::engine::{Feed, Port};
 use crate::error::{Error, Result, grouped};
-use crate::frame::{Frames, Window};
+use crate::frame::Frames;
 use crate::ingest::Ingest;
+use crate::pace::{LeapNote, Pace, wait};
 use crate::progress::Progress;
 use crate::ring::StreamEnd;
 use crate::source::{Chunk, Source, is_stdin};
-
-/// A pause is cut into pieces of this length, so that an interruption is heard.
-const NAP: Duration = Duration::from_millis(20);
-
-/// A window is held back no longer than this; the pace goes on from there.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// One recording to be played.
 pub struct Player<'a> {
@@ -39,18 +34,12 @@ impl Player<'_> {
         if self.replay.speed.is_some() {
             ingest.cut_singly();
         }
-        let leapt = || {
-            let seconds = LONGEST_WAIT.as_secs();
-            self.progress.note(&format!(
-                "note: {stream}: its time leaps further ahead than {seconds} s at this pace: \
-                 replay waits {seconds} s and goes on from there"
-            ));
-        };
-        let mut pacer = Pacer { speed: self.replay.speed, anchor: None, leapt: Some(&leapt) };
+        let note = LeapNote::new(self.progress, stream, "replay");
+        let mut pace = self.replay.speed.map(|speed| Pace::new(speed, &note));
         let mut played = Ok(());
         for pass in 0..self.replay.passes {
             let first = (pass == 0).then_some(stream);
-            played = self.pass(&mut ingest, &mut feed, &mut pacer, first);
+            played = self.pass(&mut ingest, &mut feed, pace.as_mut(), first);
             if played.is_err() || self.stopped() {
                 break;
             }
@@ -68,11 +57,13 @@ impl Player<'_> {
         &self,
         ingest: &mut Ingest,
         feed: &mut Feed,
-        pacer: &mut Pacer,
+        mut pace: Option<&mut Pace<'_>>,
         first: Option<&str>,
     ) -> Result<()> {
-        pacer.anchor = None;
-        let mut emit = |frames: &mut Frames| pacer.send(frames, feed, self.stop);
+        if let Some(pace) = &mut pace {
+            pace.restart();
+        }
+        let mut emit = |frames: &mut Frames| send(frames, feed, pace.as_deref_mut(), self.stop);
         let read = self.read(ingest, &mut emit);
         if let Some(stream) = first {
             self.tell_set_aside(stream, &ingest.tally());
@@ -126,86 +117,22 @@ impl Player<'_> {
     }
 }
 
-/// Holds windows back until their time has come.
-struct Pacer<'a> {
-    speed: Option<f64>,
-    /// The sensor time that is due at an instant.
-    anchor: Option<(Instant, u64)>,
-    /// Tells, once, that a wait was cut short.
-    leapt: Option<&'a dyn Fn()>,
-}
-
-impl Pacer<'_> {
-    fn send(&mut self, frames: &mut Frames, feed: &mut Feed, stop: &AtomicBool) -> Result<()> {
-        if let Some(speed) = self.speed {
-            for window in frames.windows() {
-                self.wait(window, speed, stop)?;
+/// Hands windows on when their time has come: at a window's end.
+fn send(
+    frames: &mut Frames,
+    feed: &mut Feed,
+    pace: Option<&mut Pace<'_>>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    if let Some(pace) = pace {
+        for window in frames.windows() {
+            if window.restart {
+                pace.restart();
             }
-        }
-        feed.send(frames).map_err(|_| Error::Stopped)
-    }
-
-    fn wait(&mut self, window: &Window, speed: f64, stop: &AtomicBool) -> Result<()> {
-        let due = self.due(window, speed, Instant::now());
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopped);
-            }
-            std::thread::sleep(left.min(NAP));
+            let now = Instant::now();
+            pace.begin(window.t_start_us, now);
+            wait(pace.due(window.t_end_us, now), stop)?;
         }
     }
-
-    /// When a window leaves: at its end; the first one of a clock sets the time, and so does one
-    /// that is further ahead than [`LONGEST_WAIT`].
-    fn due(&mut self, window: &Window, speed: f64, now: Instant) -> Instant {
-        let anchor = self.anchor.filter(|_| !window.restart);
-        let (begun, begun_us) = *self.anchor.insert(anchor.unwrap_or((now, window.t_start_us)));
-        let ahead_s = window.t_end_us.saturating_sub(begun_us) as f64 * 1e-6 / speed;
-        let ahead = Duration::try_from_secs_f64(ahead_s).ok();
-        let due = ahead.and_then(|ahead| begun.checked_add(ahead));
-        let latest = now + LONGEST_WAIT;
-        if let Some(due) = due.filter(|due| *due <= latest) {
-            return due;
-        }
-        self.anchor = Some((latest, window.t_end_us));
-        if let Some(tell) = self.leapt.take() {
-            tell();
-        }
-        latest
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leap_of_time_is_waited_for_no_longer_than_the_limit_and_told_once() {
-        let told = std::cell::Cell::new(0);
-        let tell = || told.set(told.get() + 1);
-        let mut pacer = Pacer { speed: Some(1.0), anchor: None, leapt: Some(&tell) };
-        let mut due_s = |t_end_us: u64, now: Instant| {
-            let window = Window {
-                t_start_us: t_end_us - 1000,
-                t_end_us,
-                events: 1,
-                restart: false,
-                losses: Default::default(),
-            };
-            (pacer.due(&window, 1.0, now) - now).as_secs_f64()
-        };
-        let now = Instant::now();
-        assert_eq!(due_s(1000, now), 0.001);
-        assert_eq!(due_s(10_000, now), 0.01);
-        // So far that the sum of times would overflow, and what follows is a window later.
-        assert_eq!(due_s(u64::MAX >> 1, now), 60.0);
-        let then = now + LONGEST_WAIT;
-        assert_eq!(due_s((u64::MAX >> 1) + 1000, then), 0.001);
-        assert_eq!(due_s((u64::MAX >> 1) + (1 << 60), then), 60.0);
-        assert_eq!(told.get(), 1);
-    }
+    feed.send(frames).map_err(|_| Error::Stopped)
 }

@@ -22,8 +22,9 @@ use crate::codec::{
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor, SensorSize};
+use crate::pace::LeapNote;
 use crate::progress::Progress;
-use crate::source::{Chunk, Source};
+use crate::source::{Chunk, Source, is_stdin};
 pub use pace::{Lateness, Pacer};
 use read::Stretch;
 use stream::{Sending, converse};
@@ -105,7 +106,10 @@ pub fn send(
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut play = Play { how, sent, progress, stop };
+    let shown = how.file.display().to_string();
+    let stream = if is_stdin(how.file) { "stdin" } else { &shown };
+    let note = LeapNote::new(progress, stream, "send");
+    let mut play = Play { how, sent, progress, note: &note, stop };
     match &how.target {
         Target::Tcp(_) | Target::Unix(_) => {
             for _ in 0..how.passes {
@@ -132,6 +136,7 @@ struct Play<'a> {
     how: &'a Transmission<'a>,
     sent: &'a mut Sent,
     progress: &'a Progress,
+    note: &'a LeapNote<'a>,
     stop: &'a AtomicBool,
 }
 
@@ -158,9 +163,9 @@ impl Play<'_> {
         lateness: &mut Lateness,
         open: impl FnOnce(Option<SensorSize>) -> Result<L>,
     ) -> Result<()> {
-        let Play { how, sent, progress, stop } = self;
+        let Play { how, sent, progress, note, stop } = self;
         let (mut open, mut link) = (Some(open), None);
-        let mut pacer = Pacer::new(how.speed, stop, lateness);
+        let mut pacer = Pacer::new(how.speed, note, stop, lateness);
         for stretch in stretches {
             let Stretch { events, sensor: Sensor { size, .. }, n_bytes } = stretch?;
             progress.add(n_bytes, 0);
@@ -236,8 +241,8 @@ impl Opening {
         if repacks {
             let once = Transmission { passes: 1, target: how.target.clone(), hello, ..*how };
             drop(self.source);
-            let Play { sent, progress, stop, .. } = play;
-            Play { how: &once, sent, progress, stop }.events(|sensor| {
+            let Play { sent, progress, note, stop, .. } = play;
+            Play { how: &once, sent, progress, note, stop }.events(|sensor| {
                 let options = EncoderOptions { sensor, compression: how.compression };
                 Ok(Repacked { encoder: Aedat4Encoder::live(&options), bytes: Vec::new(), sending })
             })
@@ -250,11 +255,11 @@ impl Opening {
 
     /// The recording as it stands, in slices that leave with their last event.
     fn play_bytes(mut self, play: &mut Play<'_>, sending: &mut Sending<'_>) -> Result<()> {
-        let Play { how, sent, progress, stop } = play;
+        let Play { how, sent, progress, note, stop } = play;
         let mut lateness = std::mem::take(&mut sent.lateness);
         let mut slices = Slices {
             decoder: how.speed.map(|_| AnyDecoder::of(self.format, &how.decoder)),
-            pacer: Pacer::new(how.speed, stop, &mut lateness),
+            pacer: Pacer::new(how.speed, note, stop, &mut lateness),
             events: Vec::new(),
             held: Vec::new(),
             n_events: 0,

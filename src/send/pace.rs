@@ -1,35 +1,37 @@
 //! When events leave: at their recorded pace, each tick's together, and how late they did.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::pace::{LeapNote, Pace, wait};
 
 /// Events whose times lie so close together leave together, at the last one's time.
 pub const TICK_US: u64 = 250;
-
-/// A pause is cut into pieces of this length, so that an interruption is heard.
-const NAP: Duration = Duration::from_millis(20);
 
 /// A clock that goes back by more than this began anew: what follows is paced from there.
 const RESTART_US: u64 = 1_000_000;
 
 /// Holds events back until their time has come.
 pub struct Pacer<'a> {
-    /// Sensor seconds a second; as fast as can be where there is none.
-    speed: Option<f64>,
+    /// As fast as can be where there is none.
+    pace: Option<Pace<'a>>,
     stop: &'a AtomicBool,
-    /// The first event left then.
-    anchor: Option<(Instant, u64)>,
     latest_us: u64,
     lateness: &'a mut Lateness,
 }
 
 impl<'a> Pacer<'a> {
-    /// The first event leaves at once.
-    pub fn new(speed: Option<f64>, stop: &'a AtomicBool, lateness: &'a mut Lateness) -> Self {
-        Pacer { speed, stop, anchor: None, latest_us: 0, lateness }
+    /// The first event leaves at once, at `speed` sensor seconds a second those after it.
+    pub fn new(
+        speed: Option<f64>,
+        note: &'a LeapNote<'a>,
+        stop: &'a AtomicBool,
+        lateness: &'a mut Lateness,
+    ) -> Self {
+        let pace = speed.map(|speed| Pace::new(speed, note));
+        Pacer { pace, stop, latest_us: 0, lateness }
     }
 
     /// Waits until the first of these events are due, and tells how many those are.
@@ -37,56 +39,38 @@ impl<'a> Pacer<'a> {
     /// # Errors
     /// [`Error::Stopped`] once the user has interrupted.
     pub fn wait(&mut self, events: &[Event]) -> Result<usize> {
-        let (Some(first), Some(speed)) = (events.first(), self.speed) else {
-            return if self.is_stopped() { Err(Error::Stopped) } else { Ok(events.len()) };
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let tick_us = self.tick_us();
+        let (Some(first), Some(pace)) = (events.first(), &mut self.pace) else {
+            return Ok(events.len());
         };
         if first.t_us.saturating_add(RESTART_US) < self.latest_us {
-            self.anchor = None;
+            pace.restart();
         }
-        let (begun, begun_us) = *self.anchor.get_or_insert_with(|| (Instant::now(), first.t_us));
-        let now_us = begun_us.saturating_add((begun.elapsed().as_secs_f64() * 1e6 * speed) as u64);
-        let until_us = now_us.max(first.t_us.saturating_add(self.tick_us()));
+        let now = Instant::now();
+        let now_us = pace.begin(first.t_us, now);
+        let until_us = now_us.max(first.t_us.saturating_add(tick_us));
         let is_later = |event: &Event| {
             event.t_us > until_us || event.t_us.saturating_add(RESTART_US) < first.t_us
         };
         let n = events.iter().position(is_later).unwrap_or(events.len());
         let latest_us = events[..n].iter().map(|event| event.t_us).max().unwrap_or(first.t_us);
         self.latest_us = latest_us;
-        let ahead_s = latest_us.saturating_sub(begun_us) as f64 * 1e-6 / speed;
-        self.wait_until(begun, Duration::try_from_secs_f64(ahead_s).unwrap_or(Duration::MAX))?;
+        wait(pace.due(latest_us, now), self.stop)?;
         Ok(n)
-    }
-
-    fn wait_until(&self, begun: Instant, due: Duration) -> Result<()> {
-        loop {
-            if self.is_stopped() {
-                return Err(Error::Stopped);
-            }
-            let left = due.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(NAP));
-        }
     }
 
     /// These events, which [`Pacer::wait`] let go, have left.
     pub fn left(&mut self, events: &[Event]) {
-        let (Some((begun, begun_us)), Some(speed)) = (self.anchor, self.speed) else { return };
-        let now_us = begun.elapsed().as_secs_f64() * 1e6;
-        for event in events {
-            let due_us = (event.t_us as f64 - begun_us as f64) / speed;
-            self.lateness.add((now_us - due_us).max(0.0) as u64);
-        }
+        let (Some(pace), now) = (&self.pace, Instant::now()) else { return };
+        events.iter().for_each(|event| self.lateness.add(pace.late_us(event.t_us, now)));
     }
 
     /// Length of a tick in sensor time.
     pub fn tick_us(&self) -> u64 {
-        self.speed.map_or(0, |speed| (TICK_US as f64 * speed) as u64)
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.pace.as_ref().map_or(0, |pace| (TICK_US as f64 * pace.speed()) as u64)
     }
 }
 
@@ -139,6 +123,7 @@ impl Lateness {
 mod tests {
     use super::*;
     use crate::event::Polarity;
+    use crate::progress::Progress;
 
     fn at(t_us: u64) -> Event {
         Event { t_us, x: 0, y: 0, polarity: Polarity::On }
@@ -156,10 +141,11 @@ mod tests {
 
     #[test]
     fn a_tick_leaves_together_and_a_restart_begins_anew() {
-        let stop = AtomicBool::new(false);
+        let (stop, progress) = (AtomicBool::new(false), Progress::over_bytes(None, true));
+        let note = LeapNote::new(&progress, "x", "send");
         let mut lateness = Lateness::default();
         // So fast that nothing is waited for, and ticks are long in sensor time.
-        let mut pacer = Pacer::new(Some(1e6), &stop, &mut lateness);
+        let mut pacer = Pacer::new(Some(1e6), &note, &stop, &mut lateness);
         let day = 86_400_000_000;
         let events = [at(day), at(day + 100), at(day + 200), at(7), at(8)];
         assert_eq!(pacer.wait(&events).ok(), Some(3));
@@ -172,9 +158,10 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_its_time() {
-        let stop = AtomicBool::new(false);
+        let (stop, progress) = (AtomicBool::new(false), Progress::over_bytes(None, true));
+        let note = LeapNote::new(&progress, "x", "send");
         let mut lateness = Lateness::default();
-        let mut pacer = Pacer::new(Some(1.0), &stop, &mut lateness);
+        let mut pacer = Pacer::new(Some(1.0), &note, &stop, &mut lateness);
         let begun = Instant::now();
         let events: Vec<Event> = (0..40).map(|k| at(1_000_000 + 500 * k)).collect();
         let mut rest = events.as_slice();
