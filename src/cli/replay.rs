@@ -161,7 +161,8 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
         .iter()
         .map(|path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len()))
         .sum();
-    let progress = Progress::over_bytes(sizes.map(|n| n * replay.passes), common.quiet);
+    let progress =
+        Progress::over_bytes(sizes.map(|n| n.saturating_mul(replay.passes)), common.quiet);
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
     let sink = (common.sink().make)(&Style {
         labels,

@@ -89,7 +89,7 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
         false => {
             let metadata = std::fs::metadata(&args.file);
             let metadata = metadata.with_context(|| args.file.display().to_string())?;
-            metadata.is_file().then_some(metadata.len() * args.passes)
+            metadata.is_file().then_some(metadata.len().saturating_mul(args.passes))
         }
     };
     let progress = Progress::over_bytes(n_bytes, common.quiet);
