@@ -342,11 +342,21 @@ fn receivers_that_refuse_or_go_away_are_named() {
         let record = b"{\"type\":\"error\",\"stream\":\"a\",\"message\":\"64 streams are open\"}\n";
         client.write_all(record).expect("an answer");
         drop(client);
+        // What a terminal would obey is shown.
+        let (mut client, _) = listener.accept().expect("a client");
+        let record =
+            b"{\"type\":\"error\",\"message\":\"the recording's \\\"end\\\"\\u001b[2J\"}\n";
+        client.write_all(record).expect("an answer");
+        drop(client);
         // Goes away in the middle.
         let (mut client, _) = listener.accept().expect("a client");
         client.read_exact(&mut [0; 1000]).expect("bytes");
     });
     fails(&["--loop", "1000", DECK, &url], 1, &[&url, "says: 64 streams are open"]);
+    let told = text(&end(start(&["-v", "--loop", "1000", DECK, &url]), 1).stderr);
+    let message = "the recording's \"end\"\\u{1b}[2J";
+    assert_eq!(told.matches(message).count(), 1, "{told}");
+    assert!(told.contains(&format!("because: {message}")), "{told}");
     fails(&["--speed", "0.1", DECK, &url], 1, &[&url, "went away", "after "]);
     refusing.join().expect("a server");
     let (child, address) = serve_dv(&["--loop", "100", DECK]);
@@ -378,10 +388,16 @@ fn wrong_use_is_told() {
         (vec!["--print", DECK, "udp://127.0.0.1:7000?format=spif"], "tcp:// and unix://"),
         (vec!["--loop", "2", "-", "tcp://127.0.0.1:7000"], "once only"),
         (vec!["--speed", "0", DECK, "tcp://127.0.0.1:7000"], "pace"),
+        (vec!["--print", "--output", "csv", DECK, "tcp://127.0.0.1:7000"], "jsonl"),
     ] {
         let error = text(&end(start(&arguments), 2).stderr);
         assert!(error.contains(part), "{arguments:?}: {error}");
     }
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
 }
 
 #[test]
@@ -391,11 +407,6 @@ fn an_interruption_ends_cleanly() {
     let child = start(&["--speed", "0.1", DECK, &url]);
     let (mut client, _) = listener.accept().expect("a client");
     let mut bytes = vec![0; 1000];
-fn interrupt(child: &Child) {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
-}
-
     client.read_exact(&mut bytes).expect("bytes");
     interrupt(&child);
     client.read_to_end(&mut bytes).expect("bytes");

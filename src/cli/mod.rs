@@ -170,15 +170,11 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|error| fail(&error, common))
 }
 
-/// Says what failed in one line (with -v the chain of causes) and gives the exit code; what is no
-/// [`Error`] is wrong use.
+/// Says what failed in one line (with -v each cause in a line of its own) and gives the exit code;
+/// what is no [`Error`] is wrong use.
 fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
-    eprintln!("error: {}", one_line(error));
-    if common.verbose > 0 {
-        for cause in error.chain().skip(1) {
-            eprintln!("  because: {cause}");
-        }
-    }
+    let between = if common.verbose > 0 { "\n  because: " } else { ": " };
+    eprintln!("error: {}", causes(error).join(between));
     ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
 }
 
@@ -194,15 +190,25 @@ fn print(results: &[u8], code: u8) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// All causes in one line; one that the error before it has told already is not told again.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = error.to_string();
-    for cause in error.chain().skip(1).map(|cause| cause.to_string()) {
-        if !line.ends_with(&cause) {
-            line = format!("{line}: {cause}");
+/// What failed and all causes of it, each told once: an error may have told its cause already.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        match told.last_mut() {
+            Some(last) if *last == cause => continue,
+            Some(last) => {
+                let alone = last.strip_suffix(&cause).and_then(|last| last.strip_suffix(": "));
+                if let Some(alone) = alone.map(str::to_owned) {
+                    *last = alone;
+                } else if last.ends_with(&cause) {
+                    continue;
+                }
+            }
+            None => (),
         }
+        told.push(cause);
     }
-    line
+    told
 }
 
 /// The model that was asked for; every failure is exit code 3.

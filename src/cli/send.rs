@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{DecoderArgs, Speed, parse_size, parse_speed};
 use super::convert::CompressionArg;
-use super::{Common, interruption};
+use super::{Common, OutputArg, interruption};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
 use crate::progress::Progress;
@@ -68,6 +68,11 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let is_server = matches!(args.target, Target::Tcp(_) | Target::Unix(_));
     if !is_server && (args.print || args.stream.is_some() || args.token_file.is_some()) {
         bail!("--print, --stream and --token-file go with tcp:// and unix:// only");
+    }
+    if args.print && common.output.is_some_and(|output| output != OutputArg::Jsonl) {
+        bail!(
+            "--print prints the answers as they come, as JSON Lines: --output jsonl, or without it"
+        );
     }
     if is_stdin(&args.file) && args.passes > 1 {
         bail!("standard input can be read once only");

@@ -247,10 +247,22 @@ fn hear(
     heard
 }
 
+/// Text of a stranger for a terminal: what would move its cursor is shown and not done.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// What a record of type `error` says.
 fn error_message(line: &[u8]) -> Option<String> {
     let record: serde_json::Value = serde_json::from_slice(line).ok()?;
     let is_error = record.get("type")?.as_str()? == "error";
     let message = record.get("message")?.as_str()?;
-    is_error.then(|| message.escape_debug().to_string())
+    is_error.then(|| printable(message))
 }
