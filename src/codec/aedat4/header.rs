@@ -205,13 +205,16 @@ impl Found {
             && out_info == "outInfo"
             && let Some(stream) = self.streams.last_mut().filter(|s| id.parse() == Ok(s.id))
         {
-            match inner.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["typeIdentifier"] => {
+            match inner {
+                [key] if key == "typeIdentifier" => {
                     stream.kind = kind(value);
                     stream.identifier = printable(value);
                 }
-                ["info", "sizeX"] => self.size_x = Some(extent("sizeX", value)?),
-                ["info", "sizeY"] => self.size_y = Some(extent("sizeY", value)?),
+                [info, key] if info == "info" => match key.as_str() {
+                    "sizeX" => self.size_x = Some(extent("sizeX", value)?),
+                    "sizeY" => self.size_y = Some(extent("sizeY", value)?),
+                    _ => {}
+                },
                 _ => {}
             }
             stream.size =
@@ -321,8 +324,15 @@ mod tests {
     fn hostile_xml_ends_in_time() {
         let n = 1 << 16;
         let many_attributes = format!("<node {}/>", "a=\"\" ".repeat(n));
-        for xml in ["<node>".repeat(n), many_attributes, "&a;".repeat(n), "<!--".repeat(n)] {
-            let _ = streams(&xml);
+        let deep = "<node>".repeat(n) + &"</node>".repeat(n);
+        for (xml, expected) in [
+            ("<node>".repeat(n), ""),
+            (many_attributes, ""),
+            ("&a;".repeat(n), ""),
+            (wrapped(&format!("<node name=\"1\">{deep}</node>")), "1 ? -"),
+        ] {
+            assert_eq!(listed(&xml), expected);
         }
+        assert!(streams(&"<!--".repeat(n)).is_err());
     }
 }
