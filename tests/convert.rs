@@ -143,7 +143,7 @@ fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
     let begun = Instant::now();
     while listed(folder.path()).is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::yield_now();
     }
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let mut told = String::new();
