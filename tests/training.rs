@@ -211,6 +211,36 @@ fn a_checkpoint_of_another_recipe_or_other_data_is_refused() {
     }
 }
 
+/// A bit of every byte of the header, and of the tensors one in a while.
+#[test]
+fn a_checkpoint_with_a_flipped_bit_is_damaged() {
+    let folder = pips(2);
+    let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
+    let samples: Vec<&Sample> = data.samples.iter().collect();
+    let recipe = Recipe { hidden: vec![1], batch: 3, ..recipe() };
+    let mut trained = trainer(&recipe, 1);
+    for _ in 0..4 {
+        if trained.batch(&samples).unwrap().is_some() {
+            trained.hold_out(&samples[..2]).unwrap();
+            trained.keep_best().unwrap();
+        }
+    }
+    let fingerprint = checkpoint::fingerprint(&samples, &[]);
+    let bytes = checkpoint::save(&trained, fingerprint).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let all = (0..header).map(|k| 8 * k + k % 8).chain((8 * header..8 * bytes.len()).step_by(211));
+    let mut resumed = trainer(&recipe, 1);
+    for bit in all {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let error = checkpoint::resume(&mut resumed, fingerprint, &damaged);
+        let error = error.expect_err(&format!("bit {bit} of {}", bytes.len())).to_string();
+        assert!(error.contains("no whole checkpoint"), "bit {bit}: {error}");
+        assert!(error.contains("begin without --resume"), "bit {bit}: {error}");
+    }
+    checkpoint::resume(&mut resumed, fingerprint, &bytes).unwrap();
+}
+
 #[test]
 fn equal_commands_write_equal_bytes() {
     let folder = pips(4);

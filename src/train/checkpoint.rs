@@ -21,22 +21,34 @@ const KEY: &str = "dvs-stream-training";
 const NAMES: [&str; 3] = ["weights", "means", "squares"];
 /// Name of the weights after the best epoch, where they are kept.
 const BEST: &str = "best";
+/// The digest, in hexadecimal, over everything else.
+const DIGEST: &str = "xxh64";
 
 /// What a checkpoint holds besides tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Facts {
     recipe: Recipe,
-    data: u64,
+    data: Fingerprint,
     steps: u64,
     progress: Progress,
+}
+
+/// What tells recordings trained on and kept out from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// How many are trained on.
+    trained: usize,
+    /// Of all names, classes and windows.
+    digest: u64,
 }
 
 /// A training's checkpoint.
 ///
 /// # Errors
 /// When it cannot be put into bytes.
-pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
+pub fn save(trainer: &Trainer, data: Fingerprint) -> Result<Vec<u8>> {
     let state = trainer.learner().snapshot()?;
     let facts = Facts {
         recipe: trainer.recipe().clone(),
@@ -52,9 +64,12 @@ pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
         |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
     let values = [&*state.weights, &state.means, &state.squares].into_iter().chain(trainer.best());
     let stored: Vec<_> = values.map(bytes).collect();
+    let digest = digest(&text, stored.iter().map(Vec::as_slice));
     let views = NAMES.iter().chain([&BEST]).zip(&stored).map(|(name, bytes)| {
         TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map(|view| (*name, view))
     });
+    let digest = TensorView::new(Dtype::U8, vec![digest.len()], digest.as_bytes());
+    let views = views.chain([digest.map(|view| (DIGEST, view))]);
     let views: std::result::Result<Vec<_>, _> = views.collect();
     let metadata = HashMap::from([(KEY.to_owned(), text)]);
     safetensors::serialize(views.map_err(|error| failed(&error))?, Some(metadata))
@@ -66,15 +81,9 @@ pub fn save(trainer: &Trainer, data: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Model`] where the bytes are no checkpoint, [`Error::Usage`] where they are one of
 /// another recipe or other data.
-pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
-    let damaged = |error: &dyn std::fmt::Display| {
-        Error::Model(format!("no whole checkpoint of a training: {error}; begin without --resume"))
-    };
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
-    let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
-    let text = text.ok_or_else(|| damaged(&format!("it has no '{KEY}' metadata")))?;
-    let facts: Facts = serde_json::from_str(text).map_err(|error| damaged(&error))?;
+pub fn resume(trainer: &mut Trainer, data: Fingerprint, bytes: &[u8]) -> Result<()> {
+    let (text, tensors) = read(bytes)?;
+    let facts: Facts = serde_json::from_str(&text).map_err(|error| damaged(&error))?;
     check_recipe(&facts.recipe, trainer.recipe())?;
     if facts.data != data {
         return Err(Error::Usage(
@@ -83,18 +92,53 @@ pub fn resume(trainer: &mut Trainer, data: u64, bytes: &[u8]) -> Result<()> {
                 .to_owned(),
         ));
     }
-    let read = |name: &str| -> Result<Vec<f32>> {
-        let view = tensors.tensor(name).map_err(|error| damaged(&error))?;
-        if view.dtype() != Dtype::F32 {
-            return Err(damaged(&format!("the tensor '{name}' is no F32")));
-        }
-        Ok(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    if !facts.progress.is_sound(&facts.recipe, data.trained) {
+        return Err(damaged(&"its progress cannot be that of this training"));
+    }
+    let [weights, means, squares, best] = tensors;
+    let state = LearnerState {
+        weights: weights.unwrap_or_default(),
+        means: means.unwrap_or_default(),
+        squares: squares.unwrap_or_default(),
+        steps: facts.steps,
     };
-    let [weights, means, squares] = NAMES.map(read);
-    let state =
-        LearnerState { weights: weights?, means: means?, squares: squares?, steps: facts.steps };
-    let best = tensors.tensor(BEST).is_ok().then(|| read(BEST)).transpose()?;
     trainer.restore(facts.progress, &state, best)
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> Error {
+    Error::Model(format!("no whole checkpoint of a training: {error}; begin without --resume"))
+}
+
+/// The text, and the values of [`NAMES`] and [`BEST`].
+fn read(bytes: &[u8]) -> Result<(String, [Option<Vec<f32>>; 4])> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+    let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let text = text.ok_or_else(|| damaged(&format!("it has no '{KEY}' metadata")))?;
+    let [a, b, c] = NAMES;
+    let all = [a, b, c, BEST].map(|name| tensors.tensor(name).ok());
+    let stored = tensors.tensor(DIGEST).map_err(|error| damaged(&error))?;
+    let present = all.iter().flatten().map(|view| view.data());
+    if stored.data() != digest(text, present).as_bytes() {
+        return Err(damaged(&"its digest is that of other bytes"));
+    }
+    if let Some(view) = all.iter().flatten().find(|view| view.dtype() != Dtype::F32) {
+        return Err(damaged(&format!("a tensor is {:?}, not F32", view.dtype())));
+    }
+    let values = |bytes: &[u8]| -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
+    Ok((text.clone(), all.map(|view| view.map(|view| values(view.data())))))
+}
+
+/// Over the text and the tensors, each with its length.
+fn digest<'a>(text: &'a str, data: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut hash = Xxh64::new(0);
+    for part in std::iter::once(text.as_bytes()).chain(data) {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    format!("{:016x}", hash.digest())
 }
 
 fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {
@@ -108,11 +152,9 @@ fn check_recipe(saved: &Recipe, asked: &Recipe) -> Result<()> {
     }
 }
 
-/// A number that tells recordings trained on and kept out from others: of how many are trained on,
-/// and of all names, classes and windows.
-pub fn fingerprint(trained: &[&Sample], held_out: &[&Sample]) -> u64 {
+/// The fingerprint of these recordings.
+pub fn fingerprint(trained: &[&Sample], held_out: &[&Sample]) -> Fingerprint {
     let mut hash = Xxh64::new(0);
-    hash.update(&(trained.len() as u64).to_le_bytes());
     for sample in trained.iter().chain(held_out) {
         hash.update(sample.name.as_bytes());
         hash.update(&(sample.class as u64).to_le_bytes());
@@ -123,5 +165,5 @@ pub fn fingerprint(trained: &[&Sample], held_out: &[&Sample]) -> u64 {
             counts.iter().for_each(|count| hash.update(&count.to_le_bytes()));
         }
     }
-    hash.digest()
+    Fingerprint { trained: trained.len(), digest: hash.digest() }
 }

@@ -22,6 +22,7 @@ use crate::score::{Reader, Reading, Score};
 use crate::session::Rules;
 use crate::source::read_bounded;
 use crate::store::replace;
+use checkpoint::Fingerprint;
 use prepare::Preparation;
 use recipe::Recipe;
 use trainer::{Epoch, Progress, Sums, Trainer};
@@ -308,7 +309,7 @@ impl Run<'_> {
     }
 
     /// Goes on from the checkpoint in a file.
-    fn resume(&self, trainer: &mut Trainer, data: u64, path: &Path) -> Result<()> {
+    fn resume(&self, trainer: &mut Trainer, data: Fingerprint, path: &Path) -> Result<()> {
         let named = |error: Error| error.named(path.display());
         let bytes = read_bounded(path, checkpoint::MAX_BYTES).map_err(named)?;
         checkpoint::resume(trainer, data, &bytes).map_err(named)?;

@@ -259,6 +259,22 @@ impl Trainer {
     }
 }
 
+impl Progress {
+    /// Whether a training by this recipe on so many recordings could stand like this.
+    pub fn is_sound(&self, recipe: &Recipe, recordings: usize) -> bool {
+        let Progress { epochs, used, sums } = self;
+        let over = epochs.len() >= recipe.epochs as usize;
+        let firing = |rates: &[f64]| rates.len() == recipe.hidden.len();
+        let numbered = epochs.iter().zip(1..).all(|(epoch, n)| epoch.epoch == n);
+        epochs.len() <= recipe.epochs as usize
+            && numbered
+            && epochs.iter().all(|epoch| firing(&epoch.firing))
+            && *used < if over { 1 } else { recordings }
+            && sums.right <= *used as u64
+            && (firing(&sums.firing) || (*used == 0 && sums.firing.is_empty()))
+    }
+}
+
 impl Sums {
     fn add(&mut self, results: &[(f64, bool)], firing: Vec<f64>) {
         self.loss += results.iter().map(|(loss, _)| loss).sum::<f64>();
