@@ -2,6 +2,7 @@
 //!
 //! Frames in, records out; a function of the frames alone. Knows no file, thread, ring or clock.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,43 @@ impl Rules {
             min_confidence: 0.0,
             window_us: card.window_us,
         }
+    }
+}
+
+impl Rules {
+    /// The windows of a recording's last segment, which answers for it, and whether no silence came
+    /// before that.
+    pub fn last_segment(&self, windows: &[Window]) -> (Range<usize>, bool) {
+        let (mut activity, mut last, mut first) = (Activity::default(), 0..0, false);
+        for (k, window) in windows.iter().enumerate() {
+            let turn = activity.turn(&self.silence, window.events, window.restart);
+            if turn.opens {
+                (last, first) = (k..k, turn.first);
+            }
+            if turn.steps {
+                last.end = k + 1;
+            }
+        }
+        (last, first)
+    }
+
+    /// The answer of a segment of these windows by their voltages \[windows, classes\].
+    pub fn verdict(
+        &self,
+        windows: &[Window],
+        first: bool,
+        voltages: &[f32],
+        n_classes: usize,
+    ) -> Verdict {
+        let Rules { readout, silence, min_confidence, window_us } = *self;
+        let from_us = windows.first().map_or(0, |window| window.t_start_us);
+        let mut readout = RunningReadout::new(readout, n_classes, window_us);
+        let mut segment = OpenSegment::new(from_us, first, &silence);
+        for (window, voltages) in windows.iter().zip(voltages.chunks_exact(n_classes)) {
+            let answer = verdict(readout.push(voltages));
+            segment.push(&silence, min_confidence, window, answer);
+        }
+        segment.end().verdict
     }
 }
 

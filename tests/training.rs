@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dvs_stream::dataset::{self, Loading, Sample};
+use dvs_stream::decide::{Readout, Silence};
 use dvs_stream::event::SensorSize;
 use dvs_stream::nn::Device;
+use dvs_stream::session::Rules;
 use dvs_stream::train::checkpoint;
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
-use dvs_stream::train::trainer::Trainer;
+use dvs_stream::train::trainer::{Heard, Trainer};
 use dvs_stream::window::{Partial, WindowConfig};
 use pips::{pips, text};
 use program::{PROGRAM, check};
@@ -56,6 +58,14 @@ fn trainer_on(device: &Device, recipe: &Recipe, threads: usize) -> Trainer {
     Trainer::new(recipe.clone(), preparation, threads, device).unwrap()
 }
 
+/// As the whole recordings are read by the maximum over time.
+fn hold_out(trainer: &mut Trainer, samples: &[&Sample]) -> dvs_stream::Result<()> {
+    let silence = Silence { quiet_events: 0, gap_windows: 1000 };
+    let rules = Rules { readout: Readout::Max, silence, min_confidence: 0.0, window_us: 1000 };
+    let heard: Vec<_> = samples.iter().map(|sample| Heard::of(sample, &rules)).collect();
+    trainer.hold_out(&heard, &rules)
+}
+
 /// A small training that uses everything that is drawn.
 fn recipe() -> Recipe {
     Recipe { epochs: 3, batch: 5, hidden: vec![20, 12], clip: Some(1.0), ..Recipe::best() }
@@ -76,7 +86,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
     let mut steps = 0;
     while !whole.is_done() {
         if whole.batch(&samples).unwrap().is_some() {
-            whole.hold_out(&samples[..4]).unwrap();
+            hold_out(&mut whole, &samples[..4]).unwrap();
             whole.keep_best().unwrap();
         }
         steps += 1;
@@ -87,7 +97,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         let mut first = trainer(&recipe(), threads);
         for _ in 0..stop_after {
             if first.batch(&samples).unwrap().is_some() {
-                first.hold_out(&samples[..4]).unwrap();
+                hold_out(&mut first, &samples[..4]).unwrap();
                 first.keep_best().unwrap();
             }
         }
@@ -96,7 +106,7 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         checkpoint::resume(&mut second, fingerprint, &bytes).unwrap();
         while !second.is_done() {
             if second.batch(&samples).unwrap().is_some() {
-                second.hold_out(&samples[..4]).unwrap();
+                hold_out(&mut second, &samples[..4]).unwrap();
                 second.keep_best().unwrap();
             }
         }
@@ -125,7 +135,7 @@ fn a_training_by_the_kernels_is_the_cpus_and_goes_on_from_either() {
     let go_on = |trainer: &mut Trainer, steps: usize| {
         for _ in 0..steps {
             if trainer.batch(&samples).unwrap().is_some() {
-                trainer.hold_out(&samples[..4]).unwrap();
+                hold_out(trainer, &samples[..4]).unwrap();
             }
         }
     };
@@ -221,7 +231,7 @@ fn a_checkpoint_with_a_flipped_bit_is_damaged() {
     let mut trained = trainer(&recipe, 1);
     for _ in 0..4 {
         if trained.batch(&samples).unwrap().is_some() {
-            trained.hold_out(&samples[..2]).unwrap();
+            hold_out(&mut trained, &samples[..2]).unwrap();
             trained.keep_best().unwrap();
         }
     }
@@ -281,6 +291,53 @@ fn real_recordings_stream_as_they_were_scored() {
     }
     let folder = tempfile::tempdir().unwrap();
     check_streams_as_scored(&data, &folder.path().join("M.safetensors"), "first:12", "aedat");
+}
+
+/// Recordings kept out are longer, and silent in between, than what the silence was settled by.
+#[test]
+fn the_accuracy_of_every_epoch_is_that_of_streaming() {
+    let (folder, val) = (pips(4), tempfile::tempdir().unwrap());
+    let data = folder.path().join("pips");
+    for label in ["cl", "di", "he", "sp"] {
+        std::fs::create_dir(val.path().join(label)).unwrap();
+        for (k, silence_us) in [(0, 0), (1, 9_000), (2, 60_000), (3, 300_000)] {
+            let name = format!("{label}/{label}_{k}");
+            let from = data.join(format!("{name}.aedat4"));
+            let to = val.path().join(format!("{name}.csv"));
+            check(&["convert", "-q", text(&from), text(&to)], 0);
+            let csv = std::fs::read_to_string(&to).unwrap();
+            std::fs::write(to, with_silence(&csv, silence_us)).unwrap();
+        }
+    }
+    for (n, more) in
+        [&["--keep", "best"][..], &["--keep", "last"], &["--loss", "mean"]].iter().enumerate()
+    {
+        let [out, log] = ["M", "log"].map(|name| folder.path().join(format!("{name}{n}")));
+        let train =
+            ["train", text(&data), "--val", text(val.path()), "--epochs", "4", "--lr", "0.02"];
+        let files = ["--size", "35x35", "--out", text(&out), "--log", text(&log)];
+        let (stdout, _) = check(&[&train[..], &files, more].concat(), 0);
+        let scored: Value = serde_json::from_str(&stdout).unwrap();
+        let log = std::fs::read_to_string(&log).unwrap();
+        let epochs = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let told: Vec<f64> = epochs.map(|e| e["held_out"]["accuracy"].as_f64().unwrap()).collect();
+        let best = told.iter().copied().fold(0.0, f64::max);
+        let expected = if n == 0 { best } else { *told.last().unwrap() };
+        assert_eq!(scored["accuracy"]["share"], expected, "{more:?}: {told:?}");
+    }
+}
+
+/// The second half of a recording's events so much later.
+fn with_silence(csv: &str, silence_us: u64) -> String {
+    let lines: Vec<&str> = csv.lines().collect();
+    let moved = lines.iter().enumerate().map(|(k, line)| {
+        let Some((t, rest)) = line.split_once(',') else { return format!("{line}\n") };
+        match t.parse::<u64>() {
+            Ok(t) if k > lines.len() / 2 => format!("{},{rest}\n", t + silence_us),
+            _ => format!("{line}\n"),
+        }
+    });
+    moved.collect()
 }
 
 /// `train`, `eval` and `replay` agree on every recording kept out, and `eval`'s table of time to
@@ -410,6 +467,21 @@ fn a_training_that_diverges_says_what_to_try() {
     let (_, stderr) = check(&arguments, 3);
     assert!(stderr.contains("diverged in epoch") && stderr.contains("try --lr"), "{stderr}");
     assert!(!out.exists());
+}
+
+/// The loss stays a number where neurons have no voltage, for they never spike.
+#[test]
+fn weights_that_are_no_numbers_are_said_in_their_epoch() {
+    let folder = pips(8);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    for more in [&["--init-scale", "1e38"][..], &["--init-scale", "1e38", "--clip", "1"]] {
+        let train = ["train", text(&data), "--epochs", "50", "--out", text(&out)];
+        let (_, stderr) = check(&[&train[..], more].concat(), 3);
+        assert!(stderr.contains("diverged in epoch 1: "), "{more:?}: {stderr}");
+        assert!(stderr.contains("--init-scale") && !stderr.contains("does not spike"), "{stderr}");
+        assert!(!out.exists());
+    }
 }
 
 #[test]

@@ -134,20 +134,34 @@ impl Learner {
 
     /// A step of Adam along the last batch's gradients, which are scaled down to a norm of
     /// `max_norm` where theirs, all weights together, is greater (`torch.nn.utils.clip_grad_norm_`).
+    /// Takes none, and returns false, where that norm is no number.
     ///
     /// # Errors
     /// When the tensor library fails.
-    pub fn step(&mut self, settings: &AdamSettings, max_norm: Option<f64>) -> Result<()> {
+    pub fn step(&mut self, settings: &AdamSettings, max_norm: Option<f64>) -> Result<bool> {
         let scale = match max_norm {
             Some(max_norm) => {
                 let norm = self.backend.gradient_norm().map_err(failed("read the gradients"))?;
+                if !norm.is_finite() {
+                    return Ok(false);
+                }
                 (max_norm / (norm + 1e-6)).min(1.0) as f32
             }
             None => 1.0,
         };
         self.steps += 1;
         let step = AdamStep::new(settings, self.steps, scale);
-        self.backend.step(&self.network.chain, step).map_err(failed("step the weights"))
+        self.backend.step(&self.network.chain, step).map_err(failed("step the weights"))?;
+        Ok(true)
+    }
+
+    /// Whether all weights are numbers.
+    ///
+    /// # Errors
+    /// When the tensor library fails.
+    pub fn is_finite(&self) -> Result<bool> {
+        let [weights, _, _] = self.backend.parameters().map_err(failed("read the weights"))?;
+        Ok(weights.iter().all(|weight| weight.is_finite()))
     }
 
     /// Everything that changes from step to step.

@@ -25,7 +25,7 @@ use crate::store::replace;
 use checkpoint::Fingerprint;
 use prepare::Preparation;
 use recipe::Recipe;
-use trainer::{Epoch, Progress, Sums, Trainer};
+use trainer::{Epoch, Heard, Progress, Sums, Trainer};
 
 /// Time between two checkpoints of a long training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -254,6 +254,8 @@ impl Run<'_> {
         held_out.extend(validation.iter().flat_map(|dataset| &dataset.samples));
         let mut trainer = self.begin()?;
         let untrained = self.model(&trainer, &samples)?;
+        let rules = Rules::of(&untrained);
+        let heard: Vec<_> = held_out.iter().map(|sample| Heard::of(sample, &rules)).collect();
         let data = checkpoint::fingerprint(&samples, &held_out);
         if let (Some(path), true) = (checkpoint, training.resume) {
             self.resume(&mut trainer, data, path)?;
@@ -269,7 +271,7 @@ impl Run<'_> {
             let over = trainer.batch(&samples)?.is_some();
             let progress = trainer.progress();
             if over {
-                trainer.hold_out(&held_out)?;
+                trainer.hold_out(&heard, &rules)?;
                 if training.keep == Keep::Best {
                     trainer.keep_best()?;
                 }

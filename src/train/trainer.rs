@@ -15,6 +15,7 @@ use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::nn::{Device, Learner, LearnerState, Network, TrainingSample, draw_weights};
+use crate::session::Rules;
 
 /// Seeds of what is drawn are the recipe's; these tell the streams of one seed apart.
 const WEIGHTS_STREAM: u64 = 0;
@@ -65,7 +66,7 @@ pub struct Epoch {
     pub accuracy: f64,
     /// For each layer that spikes: the share of its neurons that spiked in a window.
     pub firing: Vec<f64>,
-    /// Of recordings kept out: mean loss and share read right, after the epoch.
+    /// Of recordings kept out, after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
 }
@@ -73,10 +74,23 @@ pub struct Epoch {
 /// How recordings kept out of the training are read.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOut {
-    /// Mean loss.
+    /// Mean loss, as in training.
     pub loss: f64,
-    /// Share read right.
+    /// Share read right as they stream.
     pub accuracy: f64,
+    /// Share read right over whole recordings, padded as in training: the accuracy of an
+    /// [`Epoch`], which knows no silence.
+    pub as_trained: f64,
+}
+
+/// A recording that is kept out, and what of it answers as it streams.
+pub struct Heard<'a> {
+    class: usize,
+    whole: &'a Frames,
+    /// The windows of its last segment, where they are not all.
+    segment: Option<Frames>,
+    /// No silence came before that segment.
+    first: bool,
 }
 
 impl Trainer {
@@ -189,7 +203,7 @@ impl Trainer {
     /// One step. Returns the epoch, where this batch was its last.
     ///
     /// # Errors
-    /// Where the loss is no number; the error says what to try.
+    /// Where the loss, a gradient's norm or weights are no numbers; the error says what to try.
     pub fn batch(&mut self, samples: &[&Sample]) -> Result<Option<&Epoch>> {
         let Trainer { recipe, learner, preparation, progress, .. } = self;
         let epoch = progress.epochs.len() as u32;
@@ -206,10 +220,18 @@ impl Trainer {
         })?;
         let of_batch: f64 = results.iter().map(|(loss, _)| loss).sum();
         if !of_batch.is_finite() {
-            return Err(diverged(recipe, epoch));
+            return Err(diverged(recipe, epoch, "the loss is no number any more"));
         }
-        learner.step(&recipe.adam(epoch), recipe.clip)?;
-        progress.sums.add(&results, learner.firing_rates());
+        if !learner.step(&recipe.adam(epoch), recipe.clip)? {
+            return Err(diverged(recipe, epoch, "the gradients are no numbers any more"));
+        }
+        let rates = learner.firing_rates();
+        // A neuron without a voltage never spikes, so the loss alone may stay a number.
+        let over = progress.used + chosen.len() == samples.len();
+        if (over || rates.contains(&0.0)) && !learner.is_finite()? {
+            return Err(diverged(recipe, epoch, "weights are no numbers any more"));
+        }
+        progress.sums.add(&results, rates);
         progress.used += chosen.len();
         if progress.used < samples.len() {
             return Ok(None);
@@ -228,34 +250,71 @@ impl Trainer {
         Ok(progress.epochs.last())
     }
 
-    /// How recordings are read by the network as it is now, in batches as in training; noted in
-    /// the last epoch. Without recordings nothing is.
+    /// How recordings are read by the network as it is now, in batches as in training and as a
+    /// session by these rules; noted in the last epoch. Without recordings nothing is.
     ///
     /// # Errors
     /// As the learner.
-    pub fn hold_out(&mut self, samples: &[&Sample]) -> Result<()> {
+    pub fn hold_out(&mut self, heard: &[Heard<'_>], rules: &Rules) -> Result<()> {
         let Trainer { recipe, learner, preparation, progress, .. } = self;
-        if samples.is_empty() {
+        if heard.is_empty() {
             return Ok(());
         }
         let (loss, n_classes) = (recipe.loss(), preparation.n_classes());
-        let (mut sum, mut right) = (0.0, 0u64);
-        for chunk in samples.chunks(recipe.batch) {
-            let batch = lengths(chunk.iter().map(|sample| &sample.frames), recipe.unmasked);
+        let (mut sum, mut as_trained, mut right) = (0.0, 0, 0);
+        for chunk in heard.chunks(recipe.batch) {
+            let batch = lengths(chunk.iter().map(|heard| heard.whole), recipe.unmasked);
             let results = learner.outputs(&batch, |k, voltages| {
                 let mut unused = vec![0.0; voltages.len()];
-                let class = chunk[k].class;
-                let value = loss.of(voltages, n_classes, class, 0.0, &mut unused);
-                (value, answer(recipe.loss, voltages, n_classes) == Some(class))
+                let heard = &chunk[k];
+                let value = loss.of(voltages, n_classes, heard.class, 0.0, &mut unused);
+                let as_trained = answer(recipe.loss, voltages, n_classes) == Some(heard.class);
+                let whole = heard.segment.is_none();
+                (value, as_trained, whole && heard.is_read(rules, voltages, n_classes))
             })?;
-            sum += results.iter().map(|(loss, _)| loss).sum::<f64>();
-            right += results.iter().filter(|(_, right)| *right).count() as u64;
+            for (value, read_as_trained, read) in results {
+                sum += value;
+                as_trained += u64::from(read_as_trained);
+                right += u64::from(read);
+            }
         }
-        let n = samples.len() as f64;
+        let cut: Vec<_> = heard.iter().filter(|heard| heard.segment.is_some()).collect();
+        for chunk in cut.chunks(recipe.batch) {
+            let batch = lengths(chunk.iter().map(|heard| heard.frames()), false);
+            let read = learner
+                .outputs(&batch, |k, voltages| chunk[k].is_read(rules, voltages, n_classes))?;
+            right += read.into_iter().map(u64::from).sum::<u64>();
+        }
+        let n = heard.len() as f64;
         if let Some(epoch) = progress.epochs.last_mut() {
-            epoch.held_out = Some(HeldOut { loss: sum / n, accuracy: right as f64 / n });
+            let [accuracy, as_trained] = [right, as_trained].map(|right| right as f64 / n);
+            epoch.held_out = Some(HeldOut { loss: sum / n, accuracy, as_trained });
         }
         Ok(())
+    }
+}
+
+impl<'a> Heard<'a> {
+    /// What a session by these rules answers a recording by.
+    pub fn of(sample: &'a Sample, rules: &Rules) -> Self {
+        let Sample { class, frames: ref whole, .. } = *sample;
+        let (windows, first) = rules.last_segment(whole.windows());
+        let segment = (windows != (0..whole.len())).then(|| {
+            let mut segment = Frames::default();
+            windows.for_each(|k| segment.copy_from(whole, k));
+            segment
+        });
+        Heard { class, whole, segment, first }
+    }
+
+    fn frames(&self) -> &Frames {
+        self.segment.as_ref().unwrap_or(self.whole)
+    }
+
+    /// Whether a session reads it right, by the voltages of [`Heard::frames`] and whatever follows.
+    fn is_read(&self, rules: &Rules, voltages: &[f32], n_classes: usize) -> bool {
+        let verdict = rules.verdict(self.frames().windows(), self.first, voltages, n_classes);
+        verdict.class.map(usize::from) == Some(self.class)
     }
 }
 
@@ -326,10 +385,20 @@ fn answer(loss: LossKind, voltages: &[f32], n_classes: usize) -> Option<usize> {
     Some((1..n_classes).fold(0, greatest))
 }
 
-fn diverged(recipe: &Recipe, epoch: u32) -> Error {
-    let clip = if recipe.clip.is_none() { ", or --clip 1" } else { "" };
+fn diverged(recipe: &Recipe, epoch: u32, what: &str) -> Error {
+    let tutorial = Recipe::tutorial();
+    let mut more = String::new();
+    if recipe.clip.is_none() {
+        more += ", or --clip 1";
+    }
+    if recipe.init_scale > tutorial.init_scale {
+        more += ", or a smaller --init-scale";
+    }
+    if recipe.chain.alpha < tutorial.chain.alpha {
+        more += ", or a greater --alpha";
+    }
     Error::Model(format!(
-        "the training diverged in epoch {}: the loss is no number any more; try --lr {}{clip}",
+        "the training diverged in epoch {}: {what}; try --lr {}{more}",
         epoch + 1,
         recipe.lr / 10.0
     ))
