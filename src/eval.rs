@@ -15,9 +15,12 @@ use crate::recording;
 use crate::score::{Reader, Reading, Score, Share};
 use crate::session::Rules;
 use crate::source::read_bounded;
+use crate::table;
 
 /// Greatest size of a deck's side file.
 const MAX_TRUTH_BYTES: u64 = 64 << 20;
+/// Its columns.
+const HEADER: [&str; 3] = ["from_us", "to_us", "label"];
 
 /// How labelled recordings were read.
 pub struct Evaluated {
@@ -141,7 +144,8 @@ fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckS
         .filter_map(|s| s.verdict.class.map(|class| (s, &labels[usize::from(class)])))
         .collect();
     let overlap = |segment: &Segment, shown: &Shown| {
-        (segment.to_us.min(shown.to_us + 1)).saturating_sub(segment.from_us.max(shown.from_us))
+        (segment.to_us.min(shown.to_us.saturating_add(1)))
+            .saturating_sub(segment.from_us.max(shown.from_us))
     };
     let mut used = vec![false; named.len()];
     let mut spans = Vec::with_capacity(truth.len());
@@ -166,28 +170,30 @@ fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckS
 fn read_truth(path: &Path, labels: &[String]) -> Result<Vec<Shown>> {
     let bytes = read_bounded(path, MAX_TRUTH_BYTES).map_err(|error| error.named(path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
+    let refused = |what: String| Error::Usage(format!("{}: {what}", path.display()));
     let mut shown = Vec::new();
-    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let span = match fields[..] {
-            [from, to, label] => from.parse().ok().zip(to.parse().ok()).map(|span| (span, label)),
-            _ => None,
-        };
-        let refuse =
-            |what: String| Err(Error::Usage(format!("{}: line {}: {what}", path.display(), n + 1)));
-        match span {
-            Some((_, label)) if !labels.iter().any(|known| known == label) => {
-                return refuse(format!(
-                    "'{label}' is none of the model's labels: {}",
-                    labels.join(", ")
-                ));
-            }
-            Some(((from_us, to_us), label)) => {
-                shown.push(Shown { from_us, to_us, label: label.to_owned() });
-            }
-            None if n == 0 => (),
-            None => return refuse("expected from_us,to_us,label".to_owned()),
+    for (n, line) in table::lines(&text).enumerate() {
+        let fields = line.fields().map_err(refused)?;
+        if n == 0 && fields == HEADER {
+            continue;
         }
+        shown.push(span(&fields, labels).map_err(|what| refused(line.refused(&what)))?);
+    }
+    if shown.is_empty() {
+        return Err(refused(format!("it holds no span: expected lines of {}", HEADER.join(","))));
     }
     Ok(shown)
+}
+
+fn span(fields: &[String], labels: &[String]) -> std::result::Result<Shown, String> {
+    let expected = || format!("expected {}", HEADER.join(","));
+    let [from, to, label] = fields else { return Err(expected()) };
+    let (Ok(from_us), Ok(to_us)) = (from.parse(), to.parse()) else { return Err(expected()) };
+    if from_us > to_us {
+        return Err(format!("the span from {from_us} to {to_us} µs ends before it begins"));
+    }
+    if !labels.contains(label) {
+        return Err(format!("'{label}' is none of the model's labels: {}", labels.join(", ")));
+    }
+    Ok(Shown { from_us, to_us, label: label.clone() })
 }

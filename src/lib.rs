@@ -71,6 +71,7 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod synth;
+mod table;
 pub mod telemetry;
 pub mod train;
 pub mod view;

@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "recording",
         "dataset",
         "store",
+        "table",
         "score",
         "plot",
         "pictures",

@@ -19,6 +19,8 @@ use crate::source::read_bounded;
 
 /// Names of label files.
 const LABEL_FILES: &[&str] = &["labels.csv", "labels.txt", "labels.tsv"];
+/// What a folder holds that is a training's report beside its model, and no class.
+const REPORT: &str = "report.json";
 /// Most recordings of a dataset.
 const MAX_RECORDINGS: usize = 1 << 22;
 /// Folders within folders.
@@ -117,6 +119,9 @@ impl Search<'_> {
             }
             let mut files = Vec::new();
             self.walk(&class, &label, 1, &mut files)?;
+            if files.is_empty() && class.join(REPORT).is_file() {
+                continue;
+            }
             if files.is_empty() {
                 let what = "the class folder holds no recording: put some there, or remove it";
                 return Err(refused(&class, what.to_owned()));
@@ -124,7 +129,7 @@ impl Search<'_> {
             labelled.insert(label, files);
         }
         let loose: Vec<_> = loose.into_iter().map(|(name, _)| name).collect();
-        self.note(self.folder, "recordings lie in no class folder", loose)?;
+        self.note(self.folder, ["recording lies", "recordings lie"], "in no class folder", loose)?;
         Ok(labelled)
     }
 
@@ -143,8 +148,13 @@ impl Search<'_> {
                 None => unlabelled.push(file.0),
             }
         }
-        self.note(list, "labels have no recording", labels.without_file)?;
-        self.note(list, "recordings have no label", unlabelled)?;
+        if let (true, Some(name)) = (labelled.is_empty(), labels.without_file.first()) {
+            let n = labels.without_file.len();
+            let what = format!("none of its {n} names is a recording here, as '{name}'");
+            return Err(refused(list, what));
+        }
+        self.note(list, ["label has", "labels have"], "no recording", labels.without_file)?;
+        self.note(list, ["recording has", "recordings have"], "no label", unlabelled)?;
         Ok(labelled)
     }
 
@@ -193,14 +203,23 @@ impl Search<'_> {
     }
 
     /// A note on these names, where there are any; an error where the user wants it strict.
-    fn note(&mut self, path: &Path, what: &str, mut names: Vec<String>) -> Result<()> {
+    fn note(
+        &mut self,
+        path: &Path,
+        [one, several]: [&str; 2],
+        what: &str,
+        mut names: Vec<String>,
+    ) -> Result<()> {
         if names.is_empty() {
             return Ok(());
         }
         names.sort_by(|one, other| natural(one, other));
         let listed = names[..names.len().min(LISTED)].join(", ");
         let more = if names.len() > LISTED { ", …" } else { "" };
-        let note = format!("{} {what} and are left out: {listed}{more}", names.len());
+        let note = match names.len() {
+            1 => format!("1 {one} {what} and is left out: {listed}"),
+            n => format!("{n} {several} {what} and are left out: {listed}{more}"),
+        };
         if self.loading.strict {
             return Err(refused(path, note));
         }

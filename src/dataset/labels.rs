@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::table;
+
 /// Greatest size of a label file.
 pub(super) const MAX_LABEL_BYTES: u64 = 64 << 20;
 /// First words of a header line.
@@ -20,7 +22,7 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Reads lines of a name, with or without its extension, and a class, between them a comma, a
-    /// semicolon, a tab or blanks, with or without quotes around each. Passes over empty lines, `#`
+    /// semicolon, a tab or blanks, in quotes where they hold one of these. Passes over empty lines, `#`
     /// comments and a header.
     ///
     /// # Errors
@@ -29,16 +31,14 @@ impl Labels {
         let names = Names::of(files);
         let mut labels = Labels { of_files: vec![None; files.len()], without_file: Vec::new() };
         let mut first = true;
-        for (n, line) in text.lines().enumerate() {
-            let line = line.trim_start_matches('\u{feff}').trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let fail = |what: String| Err(format!("line {}: {what}", n + 1));
-            let Some((name, label)) = fields(line) else {
-                let line: String = line.chars().take(80).collect();
+        for line in table::lines(text).filter(|line| !line.text.starts_with('#')) {
+            let fail = |what: String| Err(line.refused(&what));
+            let fields = line.fields()?;
+            let mut fields = fields.iter().map(String::as_str).filter(|field| !field.is_empty());
+            let (Some(name), Some(label)) = (fields.next(), fields.next()) else {
                 return fail(format!(
-                    "'{line}' is not a recording's name and its class, as in `heart_1.aedat,he`"
+                    "'{}' is not a recording's name and its class, as in `heart_1.aedat,he`",
+                    line.shown()
                 ));
             };
             match names.find(name) {
@@ -56,19 +56,6 @@ impl Labels {
         }
         Ok(labels)
     }
-}
-
-fn fields(line: &str) -> Option<(&str, &str)> {
-    let separator = [',', ';', '\t'].into_iter().find(|c| line.contains(*c));
-    let is_separator = |c: char| separator.map_or(c.is_whitespace(), |own| c == own);
-    let mut fields = line.split(is_separator).map(unquoted).filter(|field| !field.is_empty());
-    Some((fields.next()?, fields.next()?))
-}
-
-fn unquoted(field: &str) -> &str {
-    let field = field.trim();
-    let inner = field.strip_prefix('"').and_then(|field| field.strip_suffix('"'));
-    inner.map_or(field, str::trim)
 }
 
 fn is_header(name: &str) -> bool {

@@ -14,6 +14,7 @@ use super::find::natural;
 use super::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::source::read_bounded;
+use crate::table;
 
 /// Greatest size of a table of folds.
 const MAX_TABLE_BYTES: u64 = 64 << 20;
@@ -191,22 +192,22 @@ fn table(samples: &[Sample], path: &Path, column: &str) -> Result<Vec<Fold>> {
     let refused = |what: String| Error::Usage(format!("{}: {what}", path.display()));
     let bytes = read_bounded(path, MAX_TABLE_BYTES).map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').map(str::trim).collect();
+    let rows = table::lines(&text).map(|line| line.fields()).collect::<std::result::Result<_, _>>();
+    let rows: Vec<Vec<String>> = rows.map_err(refused)?;
+    let (header, rows) = rows.split_first().ok_or_else(|| refused("it is empty".to_owned()))?;
     let place = |name: &str| {
-        let place = header.iter().position(|own| *own == name);
+        let place = header.iter().position(|own| own == name);
         place.ok_or_else(|| {
             refused(format!("there is no column '{name}'; there are {}", header.join(", ")))
         })
     };
     let (file_at, value_at) = (place("file")?, place(column)?);
     let mut of_file = BTreeMap::new();
-    for line in lines {
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+    for fields in rows {
         let (Some(file), Some(value)) = (fields.get(file_at), fields.get(value_at)) else {
             continue;
         };
-        if of_file.insert(*file, *value).is_some_and(|other| other != *value) {
+        if of_file.insert(file.as_str(), value.as_str()).is_some_and(|other| other != value) {
             return Err(refused(format!("{file} stands there twice, with different folds")));
         }
     }

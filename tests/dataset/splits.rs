@@ -100,6 +100,11 @@ fn tables_of_folds() {
     let folds = table(text, "k").folds(&apart(2), false, 0).unwrap();
     assert_eq!(folds, [fold("9", [1, 2], [0, 3]), fold("10", [0, 3], [1, 2])]);
 
+    let quoted = "\u{feff}\"file\";\"k\"\r\n\"0/0\";10\r\n0/1;9\r\n1/2;10\r\n1/3;9\r\n";
+    let folds = table(quoted, "k").folds(&apart(2), false, 0).unwrap();
+    assert_eq!(folds, [fold("9", [0, 2], [1, 3]), fold("10", [1, 3], [0, 2])]);
+    refused(&table("", "k"), &apart(2), &["folds.csv", "empty"]);
+
     refused(&table(text, "two"), &apart(2), &["folds.csv", "'two'", "file, once, k"]);
     refused(&table("name,k\n", "k"), &apart(2), &["'file'"]);
     refused(&table(text, "k"), &apart(3), &["no 'k' for", "0/2"]);
