@@ -9,6 +9,7 @@ mod read;
 pub mod split;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::codec::{DecoderOptions, Format};
 use crate::error::{Error, Result};
@@ -119,25 +120,34 @@ pub struct Dataset {
 /// labels of a model, where there is another; with `strict`, the first fault, and labels or
 /// recordings without their other half.
 pub fn load(folder: &Path, loading: &Loading) -> Result<Dataset> {
+    load_until(folder, loading, &AtomicBool::new(false))
+}
+
+/// [`load`], until it is stopped.
+///
+/// # Errors
+/// As [`load`]; [`Error::Stopped`] where it was.
+pub fn load_until(folder: &Path, loading: &Loading, stop: &AtomicBool) -> Result<Dataset> {
     let Found { labels, recordings, mut notes, ignored } = find::find(folder, loading)?;
-    let settled = settle(&recordings, loading);
-    let Settled { sensor, guessed } = settled;
+    let settled = settle(&recordings, loading, stop);
+    let sensor = settled.sensor;
     if sensor.pixels() > MAX_PIXELS {
         return Err(Error::Usage(format!(
             "a sensor of {sensor} pixels is larger than a network takes: cut a part out with \
              --crop X,Y,W,H"
         )));
     }
-    if guessed {
-        notes.push(format!(
-            "no recording names its sensor's size: it is taken as {sensor}, the smallest square \
-             that holds every event (--sensor WxH says otherwise)"
-        ));
-    }
+    notes.extend(settled.note.clone());
     let cutter = || Cutter::new(loading.windows(sensor));
     let read = in_parallel(&recordings, loading.threads, cutter, |cutter, recording| {
-        read::sample(recording, loading, settled, cutter)
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        read::sample(recording, loading, &settled, cutter)
     });
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped);
+    }
     let (mut samples, mut faults, mut losses) = (Vec::new(), Vec::new(), Losses::default());
     let mut first = None;
     for (recording, read) in recordings.iter().zip(read) {
@@ -174,11 +184,14 @@ pub fn lost(losses: Losses) -> Option<String> {
 }
 
 /// The network's sensor. A recording that cannot be read has no say; its fault shows later.
-fn settle(recordings: &[Recording], loading: &Loading) -> Settled {
+fn settle(recordings: &[Recording], loading: &Loading, stop: &AtomicBool) -> Settled {
     if let Some(sensor) = loading.sensor {
-        return Settled { sensor, guessed: false };
+        return Settled::asked(sensor);
     }
-    let extent = |_: &mut (), recording: &Recording| read::extent(&recording.path, loading);
+    let extent = |_: &mut (), recording: &Recording| {
+        let stopped = stop.load(Ordering::Relaxed);
+        if stopped { Err(Error::Stopped) } else { read::extent(&recording.path, loading) }
+    };
     let extents = in_parallel(recordings, loading.threads, || (), extent);
     read::settle(&extents.into_iter().flatten().collect::<Vec<_>>())
 }

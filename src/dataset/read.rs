@@ -49,36 +49,79 @@ pub(super) fn extent(path: &Path, loading: &Loading) -> Result<Extent> {
 }
 
 /// The network's sensor, and whether it was guessed from the events.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Settled {
     pub sensor: SensorSize,
     pub guessed: bool,
+    /// What a user should know of it.
+    pub note: Option<String>,
 }
 
-/// The size that most recordings name, of equals the first; where none names one, the smallest
-/// square that holds all events but those too far away for any sensor.
+impl Settled {
+    /// The size that was asked for.
+    pub fn asked(sensor: SensorSize) -> Self {
+        Settled { sensor, guessed: false, note: None }
+    }
+}
+
+/// The size that most recordings name, of equals the first. Where fewer name one than name none,
+/// and the events of those others lie outside it or within a quarter of it, it is another camera's,
+/// and the size is what it is where none names one: the smallest square that holds all their events
+/// but those too far away for any sensor.
 pub(super) fn settle(extents: &[Extent]) -> Settled {
     let mut named: Vec<(SensorSize, usize)> = Vec::new();
-    let mut greatest = 0;
+    let (mut greatest, mut unnamed) = (0, 0);
     for extent in extents {
         match extent {
             Extent::Named(size) => match named.iter_mut().find(|(known, _)| known == size) {
                 Some((_, n)) => *n += 1,
                 None => named.push((*size, 1)),
             },
-            Extent::Reaches(reach) if usize::from(*reach) < MAX_PIXELS.isqrt() => {
-                greatest = greatest.max(*reach);
+            Extent::Reaches(reach) => {
+                unnamed += 1;
+                if usize::from(*reach) < MAX_PIXELS.isqrt() {
+                    greatest = greatest.max(*reach);
+                }
             }
-            Extent::Reaches(_) => (),
         }
     }
     named.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let n_named: usize = named.iter().map(|(_, n)| n).sum();
+    let side = greatest + 1;
+    let square = SensorSize { width: side, height: side };
+    let fits = |size: SensorSize| {
+        let longer = u32::from(size.width.max(size.height));
+        u32::from(side) <= longer && 2 * u32::from(side) > longer
+    };
     match named.first() {
-        Some((sensor, _)) => Settled { sensor: *sensor, guessed: false },
-        None => {
-            let side = greatest + 1;
-            Settled { sensor: SensorSize { width: side, height: side }, guessed: true }
+        Some((sensor, n)) if n_named >= unnamed || fits(*sensor) => {
+            let note = (unnamed > 0).then(|| {
+                format!(
+                    "{n} of {} recordings name a sensor of {sensor}, which is taken for the \
+                     {unnamed} that name none too (--size WxH says otherwise)",
+                    extents.len()
+                )
+            });
+            Settled { note, ..Settled::asked(*sensor) }
         }
+        Some((sensor, n)) => Settled {
+            sensor: square,
+            guessed: true,
+            note: Some(format!(
+                "{unnamed} of {} recordings name no sensor's size, and their events are not those of \
+                 the {sensor} that {n} name: it is taken as {square}, the smallest square that holds \
+                 every event of theirs (--size WxH says otherwise)",
+                extents.len()
+            )),
+        },
+        None => Settled {
+            sensor: square,
+            guessed: true,
+            note: Some(format!(
+                "no recording names its sensor's size: it is taken as {square}, the smallest square \
+                 that holds every event (--sensor WxH says otherwise)"
+            )),
+        },
     }
 }
 
@@ -86,18 +129,19 @@ pub(super) fn settle(extents: &[Extent]) -> Settled {
 pub(super) fn sample(
     recording: &Recording,
     loading: &Loading,
-    settled: Settled,
+    settled: &Settled,
     cutter: &mut Cutter,
 ) -> Result<(Sample, Losses)> {
     let Decoded { mut events, sensor: own, malformed } = decode(&recording.path, loading)?;
-    let Settled { sensor, guessed } = settled;
+    let Settled { sensor, guessed, .. } = *settled;
+    let view = View::new(&loading.view, &own, sensor)?;
     let reach = events.iter().map(|event| event.x.max(event.y)).fold(0, u16::max);
     if guessed && reach >= sensor.width {
         return Err(Error::Unsupported(format!(
             "a coordinate of {reach} is too large for a sensor: --sensor WxH gives its size"
         )));
     }
-    View::new(&loading.view, &own, sensor)?.apply(&mut events);
+    view.apply(&mut events);
     let times = events.iter().map(|event| event.t_us);
     let (first_us, last_us) = (events[0].t_us, times.max().unwrap_or(0));
     let mut frames = Frames::default();

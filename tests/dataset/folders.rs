@@ -51,6 +51,7 @@ fn label_files_in_every_spelling() {
         ("labels.csv", "\u{feff}Name;Class;more\none;10;x\ntwo; 9\n./sub/three.aedat;9"),
         ("labels.csv", "\"file\",\"class\"\n\"one.aedat\",\"10\"\ntwo,\"9\"\n\"sub/three\",9\n"),
         ("labels.tsv", "one\t10\ntwo\t9\r\nsub/three\t9\r\n"),
+        ("labels.csv", "\u{feff}\"one\",\"10\"\r\ntwo,9\r\n\r\n\"sub/three.aedat\",9\r\n"),
     ];
     for (list, text) in files {
         let folder = tempdir().unwrap();
@@ -64,6 +65,29 @@ fn label_files_in_every_spelling() {
         assert_eq!(names(&dataset), expected, "{text}");
         assert_eq!(dataset.ignored, 0);
     }
+}
+
+#[test]
+fn class_names_may_hold_separators() {
+    let folder = tempdir().unwrap();
+    for name in ["1.aedat", "2.aedat", "3.aedat"] {
+        write(folder.path(), name, Some(SIZE), &events(10, 0));
+    }
+    let labels = "1,\"hand, left\"\n2,\"hand, right\"\n3,\"a \"\"third\"\" one\"\n";
+    fs::write(folder.path().join("labels.csv"), labels).unwrap();
+    let dataset = read(folder.path(), &loading());
+    assert_eq!(dataset.labels, ["a \"third\" one", "hand, left", "hand, right"]);
+}
+
+/// What a training with its model in the data's folder leaves there.
+#[test]
+fn a_report_is_no_class() {
+    let folder = tempdir().unwrap();
+    two_classes(folder.path(), 1, 10);
+    fs::create_dir(folder.path().join("M.report")).unwrap();
+    fs::write(folder.path().join("M.report/report.json"), "{}").unwrap();
+    fs::write(folder.path().join("M.report/index.html"), "<html>").unwrap();
+    assert_eq!(read(folder.path(), &loading()).labels, ["a", "b"]);
 }
 
 #[test]
@@ -83,6 +107,10 @@ fn labels_and_recordings_without_their_other_half() {
     assert!(idle.contains("2 recordings have no label") && idle.contains("3.aedat"), "{idle}");
     let strict = Loading { strict: true, ..loading() };
     refused(folder.path(), &strict, &["labels.txt", "7, 8"]);
+    fs::write(folder.path().join("labels.txt"), "1 a\n2 b\n7 a\n3 a\n").unwrap();
+    let [missing, idle] = &read(folder.path(), &loading()).notes[..] else { panic!() };
+    assert!(missing.contains("1 label has no recording and is left out: 7"), "{missing}");
+    assert!(idle.contains("1 recording has no label and is left out: 4.aedat"), "{idle}");
 
     let folder = tempdir().unwrap();
     two_classes(folder.path(), 1, 10);
@@ -100,6 +128,8 @@ fn bad_label_files_are_refused_by_line() {
         ("twin,a\n", vec!["line 1", "'twin' names several files"]),
         ("one,a\ntwo,a\n", vec!["one class only", "'a'"]),
         ("", vec!["no labelled recordings"]),
+        ("one,\"a\ntwo,b\n", vec!["line 1", "not closed"]),
+        ("7,a\n8,b\n", vec!["labels.csv", "none of its 2 names", "'7'"]),
     ];
     for (text, parts) in cases {
         let folder = tempdir().unwrap();
@@ -209,9 +239,31 @@ fn the_networks_sensor() {
     let dataset = read(folder.path(), &loading());
     assert_eq!((dataset.sensor.to_string(), dataset.samples.len()), ("9x9".into(), 2));
     assert!(dataset.faults[0].message.contains("60000"), "{}", dataset.faults[0]);
+    // One of four names a size, in which the others' events do not lie.
     write(folder.path(), "a/3.csv", Some(SIZE), &[event(0, 1, 1)]);
     let dataset = read(folder.path(), &loading());
+    assert_eq!((dataset.sensor.to_string(), dataset.samples.len()), ("9x9".into(), 2));
+    let faults: Vec<_> = dataset.faults.iter().map(|fault| fault.name.as_str()).collect();
+    assert_eq!(faults, ["a/3.csv", "b/2.csv"]);
+    assert_eq!(dataset.faults[0].exit_code, 3);
+    let note = &dataset.notes[0];
+    assert!(note.contains("3 of 4") && note.contains("9x9") && note.contains("--size"), "{note}");
+    // As many as name none.
+    write(folder.path(), "a/4.csv", Some(SIZE), &[event(0, 1, 1)]);
+    write(folder.path(), "a/5.csv", Some(SIZE), &[event(0, 1, 1)]);
+    let dataset = read(folder.path(), &loading());
     assert_eq!((dataset.sensor, dataset.losses.outside), (SIZE, 2));
+    assert!(dataset.notes[0].contains("3 of 6 recordings name a sensor"), "{:?}", dataset.notes);
+
+    // A camera's recordings, of which most were written without its size.
+    let folder = tempdir().unwrap();
+    let camera = SensorSize { width: 20, height: 10 };
+    write(folder.path(), "a/1.csv", Some(camera), &[event(0, 1, 1)]);
+    for name in ["a/2.csv", "b/1.csv", "b/2.csv"] {
+        write(folder.path(), name, None, &[event(0, 17, 9)]);
+    }
+    let dataset = read(folder.path(), &loading());
+    assert_eq!((dataset.sensor, dataset.samples.len()), (camera, 4));
 
     let view =
         ViewSpec { sensor: Some(SensorSize { width: 5000, height: 5000 }), ..Default::default() };
