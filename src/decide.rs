@@ -87,7 +87,8 @@ impl From<Readout> for String {
     }
 }
 
-/// `250ms`, `1.5s` or `30us` in µs; `None` for anything else, negative or beyond 300,000 years.
+/// `250ms`, `1.5s` or `30us` in µs; `None` for anything else, negative, beyond 300,000 years, or
+/// with a part of a µs.
 pub fn parse_time_us(text: &str) -> Option<u64> {
     let (number, unit_us) = if let Some(number) = text.strip_suffix("us") {
         (number, 1.0)
@@ -98,7 +99,9 @@ pub fn parse_time_us(text: &str) -> Option<u64> {
     };
     let plain = number.bytes().all(|c| c.is_ascii_digit() || c == b'.');
     let t_us = number.parse::<f64>().ok().filter(|_| plain)? * unit_us;
-    (t_us.is_finite() && t_us < 9e18).then_some(t_us.round() as u64)
+    // What is more than a rounding of the product.
+    let whole = (t_us - t_us.round()).abs() < 1e-3;
+    (t_us.is_finite() && t_us < 9e18 && whole).then_some(t_us.round() as u64)
 }
 
 /// [`parse_time_us`] for people.
@@ -106,7 +109,8 @@ pub fn parse_time_us(text: &str) -> Option<u64> {
 /// # Errors
 /// What was expected.
 pub fn parse_time(text: &str) -> std::result::Result<u64, String> {
-    parse_time_us(text).ok_or_else(|| "expected a time, as 250ms, 1.5s or 500us".to_owned())
+    parse_time_us(text)
+        .ok_or_else(|| "expected a time of whole microseconds, as 250ms, 1.5s or 500us".to_owned())
 }
 
 /// A share, from 0 to 1.
@@ -432,7 +436,18 @@ mod tests {
             assert_eq!(text.parse::<Readout>().unwrap().to_string(), text);
         }
         assert_eq!("max:1.5s".parse::<Readout>().unwrap(), Readout::MaxOver(1_500_000));
-        for text in ["", "min", "max:", "max:0ms", "ema:-1ms", "ema:10", "mean:5ms", "max:1e9s"] {
+        assert_eq!("max:1.001ms".parse::<Readout>().unwrap(), Readout::MaxOver(1001));
+        for text in [
+            "",
+            "min",
+            "max:",
+            "max:0ms",
+            "ema:-1ms",
+            "ema:10",
+            "mean:5ms",
+            "max:1e9s",
+            "max:0.5us",
+        ] {
             assert!(text.parse::<Readout>().is_err(), "{text}");
         }
     }

@@ -100,8 +100,11 @@ impl LayerSpec {
                 _ => continue,
             };
             return Err(Error::Model(format!(
-                "{} of cell {} is {value}, which is not {refused} (a window lasts {dt_s} s)",
-                parameter.name, kind.name
+                "{} of cell {} is {value}, which is not {refused} (a window lasts {} ms)",
+                parameter.name,
+                kind.name,
+                // From µs to s and back, which the last bits do not survive.
+                (dt_s * 1e6).round() / 1e3
             )));
         }
         Ok(())

@@ -142,18 +142,19 @@ impl Outcome {
 /// With several folds each is trained and read first, then all recordings are trained on.
 ///
 /// # Errors
-/// As [`dataset::load`], [`Split::folds`] and the training itself say.
+/// As [`dataset::load`], [`Split::folds`] and the training itself say; [`Error::Stopped`] where
+/// nothing was learned that could be written: an old model stays.
 pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Result<Outcome> {
     // Whatever the recordings are: they take long to read.
     training.recipe.check(1, 1, training.loading.window_us as f64 * 1e-6)?;
-    let dataset = load(&training.data, &training.loading, tell)?;
+    let dataset = load(&training.data, &training.loading, tell, stop)?;
     let like_it = Loading {
         labels: Some(dataset.labels.clone()),
         sensor: Some(dataset.sensor),
         ..training.loading.clone()
     };
     let mut more = |folder: &Option<PathBuf>| {
-        folder.as_ref().map(|folder| load(folder, &like_it, tell)).transpose()
+        folder.as_ref().map(|folder| load(folder, &like_it, tell, stop)).transpose()
     };
     let (also, validation) = (more(&training.also)?, more(&training.validation)?);
     let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
@@ -189,8 +190,13 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
-fn load(folder: &Path, loading: &Loading, tell: &mut Tell<'_>) -> Result<Dataset> {
-    let dataset = dataset::load(folder, loading)?;
+fn load(
+    folder: &Path,
+    loading: &Loading,
+    tell: &mut Tell<'_>,
+    stop: &AtomicBool,
+) -> Result<Dataset> {
+    let dataset = dataset::load_until(folder, loading, stop)?;
     let all = dataset.samples.len() + dataset.faults.len();
     tell(News::Loaded(dataset.samples.len(), all, dataset.ignored))?;
     for note in &dataset.notes {
@@ -260,6 +266,11 @@ impl Run<'_> {
         if let (Some(path), true) = (checkpoint, training.resume) {
             self.resume(&mut trainer, data, path)?;
         }
+        if checkpoint.is_some()
+            && let Some(note) = settle::note(&training.loading, &samples)
+        {
+            tell(News::Note(note))?;
+        }
         let epochs = training.recipe.epochs;
         tell(News::Begins(&fold.name, epochs, samples.len(), trainer.progress()))?;
         let save = |trainer: &Trainer| match checkpoint {
@@ -295,6 +306,9 @@ impl Run<'_> {
             }
         }
         let interrupted = !trainer.is_done();
+        if *trainer.progress() == Progress::default() {
+            return Err(Error::Stopped);
+        }
         // At once: what follows may take long, and may be interrupted too.
         let unsaved = if interrupted { save(&trainer).err() } else { None };
         let epochs = trainer.progress().epochs.clone();
@@ -353,11 +367,14 @@ impl Run<'_> {
     /// Says which layers never spiked in the last batch. Returns whether one did not.
     fn tell_dead_layers(&self, trainer: &Trainer, tell: &mut Tell<'_>) -> Result<bool> {
         let rates = trainer.learner().firing_rates();
+        let recipe = &self.training.recipe;
         let Some(layer) = rates.iter().position(|rate| *rate == 0.0) else { return Ok(false) };
         tell(News::Note(format!(
             "hidden layer {layer} does not spike, so nothing below it learns: try --init-scale {}, \
-             or a longer --window",
-            2.0 * self.training.recipe.init_scale
+             a lower --v-th than {}, or a longer --window{}",
+            2.0 * recipe.init_scale,
+            recipe.chain.v_th,
+            if recipe.augment.is_empty() { "" } else { ", or augment less" }
         )))?;
         Ok(true)
     }

@@ -5,8 +5,8 @@
 use super::loss::LossKind;
 use super::recipe::Recipe;
 use crate::dataset::{Dataset, Loading, Sample};
-use crate::decide::{MAX_READOUT_WINDOWS, Readout};
-use crate::model::{Card, VERSION};
+use crate::decide::{MAX_READOUT_WINDOWS, Readout, format_time_us};
+use crate::model::{Card, MAX_GAP_WINDOWS, VERSION};
 
 /// Share of a window's mean count that is still quiet.
 const QUIET_SHARE: f64 = 0.03;
@@ -16,14 +16,15 @@ const MIN_GAP_WINDOWS: u64 = 2;
 /// The card of a model trained on these samples.
 ///
 /// A window is quiet with at most 3 % of a window's mean count. Silence ends a segment when it
-/// lasts 1.5 times the longest quiet span inside a recording, at least two windows. The readout is
+/// lasts 1.5 times the longest quiet span inside a recording, at least two windows and at most as
+/// many as a model takes. The readout is
 /// the maximum over as many windows as the longest recording has, or the mean where that is
 /// learned.
 pub fn card(dataset: &Dataset, loading: &Loading, recipe: &Recipe, samples: &[&Sample]) -> Card {
     let quiet_events = quiet_events(samples);
     let longest = samples.iter().map(|sample| sample.frames.len() as u64).max().unwrap_or(1);
     let quiet_span = samples.iter().map(|sample| quiet_span(sample, quiet_events)).max();
-    let gap_windows = (3 * quiet_span.unwrap_or(0)).div_ceil(2).max(MIN_GAP_WINDOWS);
+    let gap_windows = gap_windows(quiet_span.unwrap_or(0)).clamp(MIN_GAP_WINDOWS, MAX_GAP_WINDOWS);
     let readout = match recipe.loss {
         LossKind::Mean => Readout::Mean,
         _ if longest > MAX_READOUT_WINDOWS => Readout::Max,
@@ -41,6 +42,28 @@ pub fn card(dataset: &Dataset, loading: &Loading, recipe: &Recipe, samples: &[&S
         quiet_events,
         layers: Vec::new(),
     }
+}
+
+/// What a user should know of a silence that is longer than a model takes: inside which recording
+/// it is.
+pub fn note(loading: &Loading, samples: &[&Sample]) -> Option<String> {
+    let quiet_events = quiet_events(samples);
+    let spans = samples.iter().map(|sample| (quiet_span(sample, quiet_events), sample));
+    let (span, sample) = spans.max_by_key(|(span, _)| *span)?;
+    let [span_us, most_us] = [span, MAX_GAP_WINDOWS].map(|n| n.saturating_mul(loading.window_us));
+    (gap_windows(span) > MAX_GAP_WINDOWS).then(|| {
+        format!(
+            "{} is silent for {} inside: the silence that ends a segment is cut short to {}; cut \
+             such recordings, or take a longer --window",
+            sample.name,
+            format_time_us(span_us),
+            format_time_us(most_us)
+        )
+    })
+}
+
+fn gap_windows(quiet_span: u64) -> u64 {
+    (3 * quiet_span).div_ceil(2)
 }
 
 fn quiet_events(samples: &[&Sample]) -> u32 {
