@@ -205,6 +205,21 @@ fn one_value_or_none_is_drawn_too() {
     texts(&plot::confusion("confusion", &[], &[]).unwrap());
 }
 
+/// Names that are the same where they are cut short.
+#[test]
+fn classes_are_told_apart_whatever_their_names() {
+    let labels = ["left hand wave", "right hand wave"].map(str::to_owned);
+    let counts = [vec![3, 1, 0], vec![0, 2, 2]];
+    let texts_of = |labels: &[String]| texts(&plot::confusion("c", labels, &counts).unwrap());
+    let drawn = texts_of(&labels);
+    for expected in ["1: left hand wave", "2: right hand wave", "unknown"] {
+        assert!(drawn.iter().any(|text| text == expected), "{drawn:?}");
+    }
+    assert_eq!(drawn.iter().filter(|text| *text == "1" || *text == "2").count(), 4 + 3);
+    let plain = texts_of(&["wave left", "wave right"].map(str::to_owned));
+    assert!(!plain.iter().any(|text| text.contains(": ")), "{plain:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
