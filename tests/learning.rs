@@ -252,6 +252,31 @@ proptest! {
     }
 }
 
+/// All layers have one norm together, as in `torch.nn.utils.clip_grad_norm_`. Adam's first means are
+/// a tenth of the gradients that it is given.
+#[test]
+fn gradients_are_clipped_all_layers_together() {
+    let cell = |name| CELLS.iter().position(|kind| kind.name == name).unwrap();
+    let layers = vec![(cell("lif"), 12, true), (cell("li"), 4, false)];
+    let loss = Loss { kind: LossKind::Max, smoothing: 0.0 };
+    let case = Case { seed: 4, inputs: 20, layers, lengths: vec![9, 12], loss };
+    let (frames, targets) = case.data();
+    let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    for share in [0.25, 4.0] {
+        let mut learner = learner(case.layers(), true);
+        learn_frames(&mut learner, &frames, &targets, case.loss);
+        let gradients = learner.gradients().unwrap();
+        let each = gradients.iter().flat_map(|l| [Some(&l.input), l.recurrent.as_ref()]).flatten();
+        let norms: Vec<f64> = each.map(|values| norm(values)).collect();
+        assert!(norms.iter().all(|norm| *norm > 0.0), "{norms:?}");
+        let all = norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+        assert!(learner.step(&AdamSettings::default(), Some(share * all)).unwrap());
+        let means = norm(&learner.snapshot().unwrap().means);
+        let expected = 0.1 * share.min(1.0) * all;
+        assert!((means - expected).abs() < 1e-4 * expected, "{share}: {means}, {expected}");
+    }
+}
+
 /// The GPU's kernels, compiled for the CPU, and on a GPU where there is one: losses, rates, gradients,
 /// outputs, weights and moments over several batches and steps, bit for bit.
 #[cfg(any(feature = "kernel-host", feature = "cuda"))]

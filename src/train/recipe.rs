@@ -246,4 +246,16 @@ mod tests {
         }
         assert_eq!(values(2, &["tau_mem_inv", "tau_syn_inv"]), [4.0, 5.0]);
     }
+
+    /// Half a cosine over ten epochs, by hand.
+    #[test]
+    fn the_learning_rate_goes_down_half_a_cosine() {
+        let recipe =
+            Recipe { epochs: 10, lr: 0.02, schedule: Schedule::Cosine, ..Recipe::tutorial() };
+        for (epoch, expected) in [(0, 0.02), (5, 0.01), (9, 0.000_489_434_837)] {
+            assert!((recipe.adam(epoch).lr - expected).abs() < 1e-12, "epoch {epoch}");
+        }
+        let constant = Recipe { schedule: Schedule::Constant, ..recipe };
+        assert_eq!([0, 5, 9].map(|epoch| constant.adam(epoch).lr), [0.02; 3]);
+    }
 }

@@ -119,3 +119,34 @@ impl WithSimd for Kernel<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two steps with a penalty of 0.5 on the weight, by hand from the equations of torch's Adam,
+    /// which adds it to the gradient.
+    #[test]
+    fn decay_is_part_of_the_gradient() {
+        let settings = AdamSettings { lr: 0.1, weight_decay: 0.5, ..AdamSettings::default() };
+        let [mut weights, mut means, mut squares] = [[1.0f32; 16], [0.0; 16], [0.0; 16]];
+        let expected = [
+            (0.25, [0.900_000_001_3, 0.075, 0.000_562_5]),
+            (-0.5, [0.838_095_122_8, 0.062_500_000_1, 0.000_564_437_5]),
+        ];
+        for (n, (gradient, expected)) in (1..).zip(expected) {
+            let gradients = [2.0 * gradient; 16];
+            let part = AdamPart {
+                weights: &mut weights,
+                gradients: &gradients,
+                means: &mut means,
+                squares: &mut squares,
+            };
+            AdamStep::new(&settings, n, 0.5).run(Level::best(), part);
+            for (ours, expected) in [weights[3], means[3], squares[3]].into_iter().zip(expected) {
+                let off = (f64::from(ours) - expected).abs();
+                assert!(off < 1e-6 * expected, "step {n}: {ours}, by hand {expected}");
+            }
+        }
+    }
+}
