@@ -102,6 +102,73 @@ fn other_recordings_kept_out_are_other_recordings() {
 }
 
 #[test]
+fn what_is_stopped_before_it_began_leaves_the_old_model() {
+    let folder = pips(3);
+    let training = training(folder.path(), "M");
+    std::fs::write(&training.out, "the old model").unwrap();
+    for when in ["at once", "loaded", "begins"] {
+        let stop = AtomicBool::new(when == "at once");
+        let tell = &mut |news: News<'_>| {
+            let now = match news {
+                News::Loaded(..) => when == "loaded",
+                News::Begins(..) => when == "begins",
+                _ => false,
+            };
+            stop.fetch_or(now, Ordering::Relaxed);
+            Ok(())
+        };
+        let error = train::run(&training, tell, &stop).err().unwrap();
+        assert!(matches!(error, dvs_stream::Error::Stopped), "{when}: {error}");
+        assert_eq!(model(&training), b"the old model");
+        assert!(!train::checkpoint_path(&training.out).exists());
+    }
+}
+
+/// A silence inside of one recording, longer than a model's gap may be.
+#[test]
+fn a_silence_too_long_for_a_model_is_told() {
+    let folder = pips(3);
+    let file = folder.path().join("pips/cl/long.csv");
+    std::fs::write(&file, {
+        let mut text = "t,x@35,y@35,on\n".to_owned();
+        for t_us in (0..40u64).map(|k| k * 200).chain((0..40).map(|k| 70_000_000 + k * 200)) {
+            text += &format!("{t_us},{},5,1\n", 3 + t_us / 200 % 20);
+        }
+        text
+    })
+    .unwrap();
+    let training = training(folder.path(), "M");
+    let mut notes = Vec::new();
+    let stop = AtomicBool::new(false);
+    let tell = &mut |news: News<'_>| {
+        if let News::Note(note) = news {
+            notes.push(note);
+        }
+        Ok(())
+    };
+    let recipe = Recipe { epochs: 1, hidden: vec![2], ..training.recipe.clone() };
+    let training = Training { recipe, split: Split::All, ..training };
+    let trained = train::run(&training, tell, &stop).unwrap().trained;
+    assert_eq!(trained.model.card.gap_us, 100_000_000);
+    let note = notes.iter().find(|note| note.contains("cl/long.csv")).unwrap();
+    assert!(note.contains("is silent for") && note.contains("100s"), "{note}");
+}
+
+/// The result of hours is told, whatever becomes of its report.
+#[test]
+fn a_report_that_cannot_be_written_costs_no_result() {
+    let folder = pips(3);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let report = folder.path().join("r".repeat(300));
+    let train = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
+    let (stdout, told) = check(&[&train[..], &["--report", text(&report)]].concat(), 1);
+    assert!(stdout.contains("\"accuracy\""), "{stdout}");
+    assert!(told.contains("cannot make the folder") && !told.contains(": the report"), "{told}");
+    check(&["info", text(&out)], 0);
+}
+
+#[test]
 fn a_log_holds_the_epochs_before_it_was_gone_on_with() {
     let folder = pips(3);
     let folder = folder.path();
@@ -110,6 +177,15 @@ fn a_log_holds_the_epochs_before_it_was_gone_on_with() {
         let fixed = ["train", text(&data), "--out", text(out), "--log", text(&logs)];
         check(&[&fixed[..], &FLAGS, more].concat(), code).1
     };
+    for (flags, part) in [
+        (&["--log", text(&whole)][..], "--out and --log name the same file"),
+        (&["--report", text(&whole)], "--out and --report name the same file"),
+        (&["--log", text(&folder.join("whole.resume"))], "the checkpoint lies there"),
+        (&["--report", "Cargo.toml/report"], "Cargo.toml is no folder"),
+    ] {
+        let told = check(&[&["train", "nowhere", "--out", text(&whole)], flags].concat(), 2).1;
+        assert!(told.contains(part), "{flags:?}: {told}");
+    }
     let nowhere = ["train", "nowhere", "--out", text(&whole), "--log", "nowhere/log"];
     let told = check(&nowhere, 2).1;
     assert!(told.contains("--log nowhere/log: there is no folder nowhere"), "{told}");

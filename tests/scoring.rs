@@ -6,8 +6,15 @@ mod program;
 
 use std::path::Path;
 
+use dvs_stream::decide::{Readout, Silence};
+use dvs_stream::frame::{Frames, Window};
+use dvs_stream::model::Model;
+use dvs_stream::score::Reader;
+use dvs_stream::session::Rules;
 use pips::{pips, text};
 use program::{DECK, check};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 const TRUTH: [&str; 2] = ["--truth", "fixtures/deck.csv"];
@@ -107,6 +114,54 @@ fn events_outside_the_sensor_are_told() {
 }
 
 #[test]
+fn a_truth_is_read_to_the_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = folder.path().join("truth.csv");
+    let last = u64::MAX;
+    for (spans, part) in [
+        ("0;25290,di\n", "line 1: expected from_us,to_us,label"),
+        ("start,end,label\n0,25290,di\n", "line 1: expected"),
+        ("from_us,to_us,label\n", "it holds no span"),
+        ("", "it holds no span"),
+        ("0,9,di\n9,8,di\n", "line 2: the span from 9 to 8"),
+        ("0,9,\"di\n", "line 1: a quote"),
+        ("0,9,heart\n", "line 1: 'heart' is none of the model's labels"),
+    ] {
+        std::fs::write(&truth, spans).unwrap();
+        let (_, stderr) = check(&["eval", DECK, "--truth", text(&truth)], 2);
+        assert!(stderr.contains(part) && stderr.contains("truth.csv"), "{spans}: {stderr}");
+    }
+    std::fs::write(&truth, format!("\u{feff}from_us,to_us,label\r\n0,{last},\"di\"\r\n")).unwrap();
+    let (stdout, _) = check(&["eval", DECK, "--truth", text(&truth)], 0);
+    assert_eq!(last_line(&stdout)["right"]["n"], 1);
+}
+
+#[test]
+fn flags_without_effect_are_refused() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let (data, out) = (text(&data), folder.path().join("M"));
+    for (command, part) in [
+        (&["eval", DECK, "--split", "first:1"][..], "--split goes with a folder"),
+        (&["eval", DECK, "--folds", "2"], "--folds goes with a folder"),
+        (&["eval", DECK, "--group-by", "time"], "--group-by goes with a folder"),
+        (&["eval", DECK, "--each"], "--each goes with a folder"),
+        (&["eval", data, "--truth", "fixtures/deck.csv"], "--truth goes with one recording"),
+        (&["eval", data, "--output", "csv"], "--output csv"),
+        (&["eval", DECK, "--output", "csv"], "--output csv"),
+        (&["info", DECK, "--output", "csv"], "--output csv"),
+        (&["info", "--devices", "--output", "csv"], "--output csv"),
+        (&["train", data, "--out", text(&out), "--output", "csv"], "--output csv"),
+        (&["info", DECK, "--max-packet", "5000"], "1..=1024"),
+        (&["info", DECK, "--max-packet", "0"], "1..=1024"),
+    ] {
+        let (stdout, stderr) = check(command, 2);
+        assert!(stdout.is_empty() && stderr.contains(part), "{command:?}: {stderr}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_split_that_leaves_nothing_to_score_says_why() {
     let folder = pips(2);
     let data = folder.path().join("pips");
@@ -118,4 +173,38 @@ fn a_split_that_leaves_nothing_to_score_says_why() {
         let (_, stderr) = check(&[&["eval", text(&data)], flags].concat(), 2);
         assert!(stderr.contains(part), "{flags:?}: {stderr}");
     }
+}
+
+/// Windows of many and of few events, with silences of all lengths between them.
+#[test]
+fn a_last_segment_by_itself_is_answered_as_its_session_does() {
+    let model = Model::from_bytes(include_bytes!("../models/poker.safetensors")).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut longest = 0;
+    for readout in [Readout::Max, Readout::Mean, Readout::MaxOver(3000), Readout::Last] {
+        for _ in 0..40 {
+            let silence = Silence { quiet_events: 4, gap_windows: random.random_range(1..4) };
+            let rules = Rules { readout, silence, min_confidence: 0.3, window_us: 1000 };
+            let mut frames = Frames::default();
+            for k in 0..random.random_range(0..40u64) {
+                let quiet = random.random_bool(0.4);
+                let events = if quiet { random.random_range(0..4) } else { 30 };
+                for event in 0..events {
+                    frames.add(80 * event + random.random_range(0..80), 1);
+                }
+                let (t_start_us, t_end_us) = (1000 * k, 1000 * (k + 1));
+                frames.close(Window { t_start_us, t_end_us, events, ..Window::default() });
+            }
+            let mut reader = Reader::new(&model, rules).unwrap();
+            let (reading, trace) = reader.read_traced(&frames).unwrap();
+            let (windows, first) = rules.last_segment(frames.windows());
+            let n = model.card.labels.len();
+            let rows = trace.rows("readout.v").unwrap();
+            let own = &rows[rows.len() - n * windows.len()..];
+            longest = longest.max(reading.segments.len());
+            let verdict = rules.verdict(&frames.windows()[windows], first, own, n);
+            assert_eq!(verdict, reading.verdict, "{rules:?}");
+        }
+    }
+    assert!(longest > 2);
 }

@@ -324,6 +324,7 @@ fn the_accuracy_of_every_epoch_is_that_of_streaming() {
         let best = told.iter().copied().fold(0.0, f64::max);
         let expected = if n == 0 { best } else { *told.last().unwrap() };
         assert_eq!(scored["accuracy"]["share"], expected, "{more:?}: {told:?}");
+        assert_eq!(scored["optimistic"].as_bool(), (n == 0).then_some(true), "{more:?}");
     }
 }
 

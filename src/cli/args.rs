@@ -40,8 +40,13 @@ pub struct DecoderArgs {
     #[arg(long, value_name = "N")]
     pub stream_id: Option<i32>,
     /// Greatest size of a packet, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = MAX_PACKET_BYTES >> 20)]
-    pub max_packet: usize,
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = (MAX_PACKET_BYTES >> 20) as u16,
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    pub max_packet: u16,
 }
 
 /// A row of the table of formats.
@@ -54,7 +59,7 @@ impl DecoderArgs {
     }
 
     pub fn options(&self) -> DecoderOptions {
-        let max_packet_bytes = self.max_packet.clamp(1, 1 << 10) << 20;
+        let max_packet_bytes = usize::from(self.max_packet) << 20;
         DecoderOptions { stream_id: self.stream_id, max_packet_bytes }
     }
 }
@@ -142,6 +147,29 @@ impl ViewArgs {
         tell("--scale", view.scale != model.scale);
         (view, told)
     }
+}
+
+/// A view as the flags that make it of the pixels as stored.
+pub fn view_as_flags(view: &ViewSpec) -> String {
+    let ViewSpec { sensor, polarity, orient, flip_x, flip_y, transpose, crop, scale } = *view;
+    let polarity = polarity.map(|polarity| match polarity {
+        PolarityBit::OnIs0 => "--polarity on-is-0".to_owned(),
+        PolarityBit::OnIs1 => "--polarity on-is-1".to_owned(),
+    });
+    let set = |flag: &str, set: bool| set.then(|| flag.to_owned());
+    let crop = crop.map(|Crop { x, y, width, height }| format!("--crop {x},{y},{width},{height}"));
+    let flags = [
+        sensor.map(|size| format!("--sensor {size}")),
+        polarity,
+        set("--orient upright", orient == Orient::Upright),
+        set("--flip-x", flip_x),
+        set("--flip-y", flip_y),
+        set("--transpose", transpose),
+        crop,
+        set("--scale", scale),
+    ];
+    let flags: Vec<_> = flags.into_iter().flatten().collect();
+    if flags.is_empty() { "pixels as stored".to_owned() } else { flags.join(" ") }
 }
 
 /// How voltages become answers.

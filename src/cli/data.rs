@@ -84,6 +84,18 @@ enum GroupArg {
 }
 
 impl SplitArgs {
+    /// The first of these flags that is given.
+    pub fn given(&self) -> Option<&'static str> {
+        let SplitArgs { split, folds, fold, group_by } = self;
+        let flags = [
+            ("--split", split.is_some()),
+            ("--folds", folds.is_some()),
+            ("--fold", fold.is_some()),
+            ("--group-by", group_by.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+
     pub fn by_time(&self) -> bool {
         self.group_by.is_some()
     }

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, truth_beside};
-use super::{Common, OutputArg, open_model, print, scores, settled};
+use super::{Common, open_model, print, scores, settled};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
 use crate::eval::{self, Deck, DeckScore};
@@ -59,6 +60,8 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let is_text = common.is_text()?;
+    check_use(args)?;
     let model = open_model(&args.model)?;
     let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
     let loading = Loading {
@@ -75,7 +78,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     if args.data.is_file() {
-        return score_deck(args, common, &model, rules, &loading);
+        return score_deck(args, common, is_text, &model, rules, &loading);
     }
     let split = args.split.split()?;
     let part = (&split, args.split.by_time(), args.split.fold.as_deref(), args.seed);
@@ -94,44 +97,57 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
         (sample.name.as_str(), label(sample.class), read, reading.verdict.confidence)
     });
     let mut text = String::new();
-    match common.output() {
-        OutputArg::Text => {
-            if args.each {
-                for (name, label, read, confidence) in each {
-                    let mark = if read == Some(label) { " " } else { "×" };
-                    let (read, percent) = (read.unwrap_or("unknown"), 100.0 * confidence);
-                    // Writing to a string cannot fail.
-                    let _ =
-                        writeln!(text, "{mark} {name}  {label} read as {read} ({percent:.0} %)");
-                }
-                text.push('\n');
+    if is_text {
+        if args.each {
+            for (name, label, read, confidence) in each {
+                let mark = if read == Some(label) { " " } else { "×" };
+                let (read, percent) = (read.unwrap_or("unknown"), 100.0 * confidence);
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{mark} {name}  {label} read as {read} ({percent:.0} %)");
             }
-            text += &scores::as_text(&evaluated.score, of);
-        }
-        _ => {
-            if args.each {
-                for (name, label, read, confidence) in each {
-                    text += &scores::reading_as_json(name, label, read, confidence)?;
-                    text.push('\n');
-                }
-            }
-            text += &scores::as_json("evaluation", of, &evaluated.score, &[])?;
             text.push('\n');
         }
+        text += &scores::as_text(&evaluated.score, of);
+    } else {
+        if args.each {
+            for (name, label, read, confidence) in each {
+                text += &scores::reading_as_json(name, label, read, confidence)?;
+                text.push('\n');
+            }
+        }
+        text += &scores::as_json("evaluation", of, false, &evaluated.score, &[])?;
+        text.push('\n');
     }
     print(text.as_bytes(), evaluated.dataset.exit_code())
+}
+
+/// Refuses flags that a recording, or a folder, takes no notice of.
+fn check_use(args: &EvalArgs) -> anyhow::Result<()> {
+    let data = args.data.display();
+    if args.data.is_dir() && args.truth.is_some() {
+        bail!("--truth goes with one recording, and {data} is a folder");
+    }
+    if !args.data.is_file() {
+        return Ok(());
+    }
+    let flag = if args.each { Some("--each") } else { args.split.given() };
+    match flag {
+        Some(flag) => bail!("{flag} goes with a folder of recordings, and {data} is a file"),
+        None => Ok(()),
+    }
 }
 
 fn score_deck(
     args: &EvalArgs,
     common: &Common,
+    is_text: bool,
     model: &Model,
     rules: Rules,
     loading: &Loading,
 ) -> anyhow::Result<ExitCode> {
     let truth = args.truth.clone().unwrap_or_else(|| truth_beside(&args.data));
     if !truth.is_file() {
-        anyhow::bail!(
+        bail!(
             "{}: there is no {} that tells what it shows; name it with --truth, or give a folder \
              of labelled recordings",
             args.data.display(),
@@ -142,10 +158,7 @@ fn score_deck(
     for note in lost(losses).iter().filter(|_| !common.quiet) {
         eprintln!("note: {note}");
     }
-    let text = match common.output() {
-        OutputArg::Text => deck_as_text(&score),
-        _ => scores::deck_as_json(&score)? + "\n",
-    };
+    let text = if is_text { deck_as_text(&score) } else { scores::deck_as_json(&score)? + "\n" };
     let code = print(text.as_bytes(), 0)?;
     damage.map_or(Ok(code), |error| Err(error.into()))
 }

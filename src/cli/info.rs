@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::args::DecoderArgs;
-use super::{Common, OutputArg, print, read_model};
+use super::args::{DecoderArgs, view_as_flags};
+use super::{Common, print, read_model};
 use crate::decide::format_time_us;
 use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
@@ -37,13 +37,14 @@ pub struct InfoArgs {
 
 /// Runs the command.
 pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let mut told = if args.devices { tell_devices(common) } else { String::new() };
+    let is_text = common.is_text()?;
+    let mut told = if args.devices { tell_devices(common, is_text) } else { String::new() };
     let mut worst = 0;
     for path in &args.files {
         let (text, code) = if !is_stdin(path) && is_model(path) {
-            tell_model(path, common)?
+            tell_model(path, is_text)?
         } else {
-            tell_recording(path, args, common)?
+            tell_recording(path, args, is_text)?
         };
         told += &text;
         worst = worst.max(code);
@@ -51,29 +52,29 @@ pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
     print(told.as_bytes(), worst)
 }
 
-fn tell_devices(common: &Common) -> String {
+fn tell_devices(common: &Common, is_text: bool) -> String {
     let (found, why) = devices();
     for why in why.iter().filter(|_| !common.quiet) {
         eprintln!("note: no GPU: {why}");
     }
-    let line = |Found { name, description }| match common.output() {
-        OutputArg::Text => format!("{name:<8} {description}\n"),
-        _ => {
-            let device = json!({"type": "device", "device": name, "description": description});
-            format!("{device}\n")
+    let line = |Found { name, description }| {
+        if is_text {
+            return format!("{name:<8} {description}\n");
         }
+        let device = json!({"type": "device", "device": name, "description": description});
+        format!("{device}\n")
     };
     found.into_iter().map(line).collect()
 }
 
 /// Tells it and gives the exit code.
-fn tell_recording(path: &Path, args: &InfoArgs, common: &Common) -> anyhow::Result<(String, u8)> {
+fn tell_recording(path: &Path, args: &InfoArgs, is_text: bool) -> anyhow::Result<(String, u8)> {
     let (info, read) = recording(path, args.decoder.format(), &args.decoder.options());
     let unread = info.format.is_none() && read.is_err();
-    let text = match common.output() {
+    let text = match is_text {
         _ if unread => String::new(),
-        OutputArg::Text => as_text(path, &info),
-        _ => as_json("recording", path, &info)?,
+        true => as_text(path, &info),
+        false => as_json("recording", path, &info)?,
     };
     let Err(error) = read else { return Ok((text, 0)) };
     eprintln!("error: {}: {error}", path.display());
@@ -120,7 +121,7 @@ fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Res
 }
 
 /// Tells it and gives the exit code.
-fn tell_model(path: &Path, common: &Common) -> anyhow::Result<(String, u8)> {
+fn tell_model(path: &Path, is_text: bool) -> anyhow::Result<(String, u8)> {
     let opened =
         |bytes: Vec<u8>| Model::from_bytes(&bytes).map_err(|error| error.named(path.display()));
     let model = match read_model(path).and_then(opened) {
@@ -130,9 +131,10 @@ fn tell_model(path: &Path, common: &Common) -> anyhow::Result<(String, u8)> {
             return Ok((String::new(), error.exit_code()));
         }
     };
-    let text = match common.output() {
-        OutputArg::Text => card_as_text(path, &model.card)?,
-        _ => as_json("model", path, &model.card)?,
+    let text = if is_text {
+        card_as_text(path, &model.card)?
+    } else {
+        as_json("model", path, &model.card)?
     };
     Ok((text, 0))
 }
@@ -145,7 +147,7 @@ fn card_as_text(path: &Path, card: &Card) -> anyhow::Result<String> {
     writeln!(text, "  readout    {}", card.readout)?;
     let gap = format_time_us(card.gap_us);
     writeln!(text, "  silence    {gap} of windows with at most {} events", card.quiet_events)?;
-    writeln!(text, "  view       {}", serde_json::to_string(&card.view)?)?;
+    writeln!(text, "  view       {}", view_as_flags(&card.view))?;
     for (k, layer) in card.layers.iter().enumerate() {
         let recurrent = if layer.recurrent { ", recurrent" } else { "" };
         let parameters: Vec<_> =

@@ -114,6 +114,15 @@ impl Common {
         self.output.unwrap_or(natural)
     }
 
+    /// Whether results are for people, of a command whose results are no table.
+    fn is_text(&self) -> anyhow::Result<bool> {
+        match self.output() {
+            OutputArg::Text => Ok(true),
+            OutputArg::Jsonl => Ok(false),
+            OutputArg::Csv => bail!("--output csv: these results are no table; take text or jsonl"),
+        }
+    }
+
     fn sink(&self) -> &'static SinkKind {
         let name = match self.output() {
             OutputArg::Text => "text",

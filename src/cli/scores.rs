@@ -93,10 +93,11 @@ pub fn deck_as_json(score: &DeckScore) -> serde_json::Result<String> {
     serde_json::to_string(&value)
 }
 
-/// One JSON object.
+/// One JSON object. What is `optimistic` chose the weights that it is the score of.
 pub fn as_json(
     kind: &str,
     of: &str,
+    optimistic: bool,
     score: &Score,
     folds: &[(&str, &Score)],
 ) -> serde_json::Result<String> {
@@ -111,6 +112,9 @@ pub fn as_json(
             .map(|(ms, share)| json!({"ms": ms, "accuracy": share}))
             .collect();
         all.insert("anytime".to_owned(), anytime.into());
+        if optimistic {
+            all.insert("optimistic".to_owned(), true.into());
+        }
         if !folds.is_empty() {
             all.insert("cross_validation".to_owned(), serde_json::to_value(all_folds(folds))?);
             let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
-use super::{Common, OutputArg, interruption, print, scores};
+use super::{Common, interruption, print, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
@@ -124,7 +124,7 @@ struct LearningArgs {
     /// Cross-entropy of the maximum over time, the mean, every step, or mix:SHARE of max and step
     #[arg(long, value_name = "max|mean|step|mix:SHARE")]
     loss: Option<LossKind>,
-    /// Label smoothing, from 0 to 1
+    /// Label smoothing, from 0 to below 1
     #[arg(long, value_name = "SHARE")]
     smoothing: Option<f64>,
     /// L2 penalty on the weights
@@ -232,6 +232,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         threads,
         device,
     };
+    let is_text = common.is_text()?;
     check_use(args)?;
     let stop = interruption()?;
     let mut teller = Teller::new(args, common);
@@ -241,13 +242,14 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     match ran {
         Ok(outcome) => {
             let seconds = begun.elapsed().as_secs_f64();
-            report::write(&training, &outcome, &command_line(), &args.report_folder())?;
-            finish(args, common, outcome, seconds)
+            let folder = args.report_folder();
+            let reported = report::write(&training, &outcome, &command_line(), &folder);
+            finish(args, common, is_text, outcome, seconds, reported)
         }
         Err(Error::Stopped) => {
             eprintln!(
-                "interrupted in cross-validation, which leaves nothing to go on from: no model was \
-                 written"
+                "interrupted before the model's training began, which leaves nothing to go on from: \
+                 no model was written, and one that was there stays"
             );
             Ok(ExitCode::from(130))
         }
@@ -279,8 +281,49 @@ fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
         }
     }
     let checkpoint = train::checkpoint_path(&args.out);
+    let report = args.report_folder();
+    let taken =
+        [("--out", Some(&args.out)), ("--log", args.log.as_ref()), ("--report", Some(&report))];
+    let taken: Vec<_> =
+        taken.into_iter().filter_map(|(flag, path)| Some((flag, place(path?)))).collect();
+    for (k, (flag, path)) in taken.iter().enumerate() {
+        if let Some((other, _)) = taken[..k].iter().find(|(_, other)| other == path) {
+            bail!("{other} and {flag} name the same file, {}", path.display());
+        }
+        if k > 0 && *path == place(&checkpoint) {
+            bail!("{flag} {}: the checkpoint lies there while the training runs", path.display());
+        }
+    }
+    check_report(&report)?;
     if args.resume && !checkpoint.is_file() {
         bail!("--resume: there is no {}; begin without --resume", checkpoint.display());
+    }
+    Ok(())
+}
+
+/// The path without what may be written in two ways, as far as it is there.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+    match (path.canonicalize(), folder, path.file_name()) {
+        (Ok(whole), _, _) => whole,
+        (Err(_), Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The report's folder is made when all is done, which is too late to say that it cannot be.
+fn check_report(folder: &Path) -> anyhow::Result<()> {
+    if let Some(there) = folder.ancestors().find(|path| path.exists())
+        && !there.is_dir()
+    {
+        bail!("--report {}: {} is no folder", folder.display(), there.display());
+    }
+    for name in ["report.json", "index.html"] {
+        let file = folder.join(name);
+        if file.is_dir() {
+            bail!("--report {}: {} is a folder", folder.display(), file.display());
+        }
     }
     Ok(())
 }
@@ -288,26 +331,29 @@ fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
 fn finish(
     args: &TrainArgs,
     common: &Common,
+    is_text: bool,
     outcome: Outcome,
     seconds: f64,
+    reported: crate::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let trained = &outcome.trained;
     let kept_out = !outcome.fold.test.is_empty() || outcome.validation.is_some();
     let of = if kept_out { "kept out" } else { "trained on" };
+    let optimistic = matches!(args.keep, KeepArg::Best);
     let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
     let folds: Vec<_> = folds.collect();
-    let text = match common.output() {
-        OutputArg::Text => {
-            let table = scores::as_text(&trained.score, of);
-            if outcome.folds.is_empty() { table } else { scores::folds_as_text(&folds) + &table }
-        }
-        _ => scores::as_json("training", of, &trained.score, &folds)? + "\n",
+    let text = if is_text {
+        let of = if optimistic { "kept out, optimistic: they chose the epoch" } else { of };
+        let table = scores::as_text(&trained.score, of);
+        if folds.is_empty() { table } else { scores::folds_as_text(&folds) + &table }
+    } else {
+        scores::as_json("training", of, optimistic, &trained.score, &folds)? + "\n"
     };
     let code = if trained.interrupted { 130 } else { outcome.exit_code() };
     let code = print(text.as_bytes(), code)?;
     if !common.quiet {
         let epochs = trained.epochs.len();
-        let optimistic = if matches!(args.keep, KeepArg::Best) {
+        let optimistic = if optimistic {
             format!(
                 "; the weights are those of epoch {}, chosen by this accuracy, which is \
                      therefore optimistic",
@@ -316,9 +362,11 @@ fn finish(
         } else {
             String::new()
         };
-        let report = args.report_folder().join("index.html");
-        eprintln!("{}: {epochs} epochs in {seconds:.2} s{optimistic}", args.out.display());
-        eprintln!("{}: the report", report.display());
+        let plural = if epochs == 1 { "" } else { "s" };
+        eprintln!("{}: {epochs} epoch{plural} in {seconds:.2} s{optimistic}", args.out.display());
+        if reported.is_ok() {
+            eprintln!("{}: the report", args.report_folder().join("index.html").display());
+        }
         if trained.interrupted {
             let what = match args.keep {
                 KeepArg::Best if epochs > 0 => format!("of epoch {}, the best", trained.epoch),
@@ -329,6 +377,7 @@ fn finish(
             eprintln!("interrupted: the model is that {what}{resume}");
         }
     }
+    reported?;
     outcome.unsaved.map_or(Ok(code), |error| Err(error.into()))
 }
 
@@ -404,9 +453,11 @@ impl Teller {
 
     fn tell_epoch(&mut self, name: &str, epoch: &Epoch) -> crate::Result<()> {
         self.progress.reach(u64::from(epoch.epoch) * self.recordings as u64);
+        let line = self.as_line(epoch);
         if self.lines {
-            self.progress.tell(&self.as_line(epoch));
+            self.progress.tell(&line);
         }
+        self.progress.say(line);
         match &mut self.log {
             Some(log) => log.write(name, std::slice::from_ref(epoch)),
             None => Ok(()),
