@@ -71,6 +71,15 @@ pub struct ServeArgs {
     decoder: DecoderArgs,
     #[command(flatten)]
     view: ViewArgs,
+    /// Records of all streams on standard output too: jsonl [default: none]
+    #[arg(
+        long,
+        value_name = "FORM",
+        help_heading = "Common",
+        hide_possible_values = true,
+        display_order = 0
+    )]
+    output: Option<OutputArg>,
 }
 
 #[derive(Args)]
@@ -245,7 +254,8 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if let Some((_, url)) = twice {
         bail!("{url} is named twice: a server is dialled once, and its stream has its name");
     }
-    if common.output.is_some_and(|output| output != OutputArg::Jsonl) {
+    let output = args.output.or(common.output);
+    if output.is_some_and(|output| output != OutputArg::Jsonl) {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
     }
     let (model, bytes) = (open_model(&args.model)?, model_bytes(&args.model)?);
@@ -296,7 +306,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let name = name.map_or("poker".into(), |name| name.to_string_lossy());
     let about = About::new(&name, &bytes, &model);
     drop(bytes);
-    let records = common.output.map(|_| Box::new(std::io::stdout()) as Records);
+    let records = output.map(|_| Box::new(std::io::stdout()) as Records);
     run(&model, about, &serve, records, &mut notice)?;
     Ok(ExitCode::SUCCESS)
 }
