@@ -123,6 +123,18 @@ fn send(file: &Path, flags: &[&str], url: &str) -> Command {
     command
 }
 
+/// Waits until somebody listens for datagrams there: a receiver binds when it begins to wait.
+fn await_bound(port: u16) {
+    let bound = || {
+        let tables = ["/proc/net/udp", "/proc/net/udp6"].map(std::fs::read_to_string);
+        tables.into_iter().flatten().any(|table| table.contains(&format!(":{port:04X} ")))
+    };
+    let begun = std::time::Instant::now();
+    while !bound() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody listens at {port}");
+    }
+}
+
 #[test]
 fn python_packages_receive_what_we_send() {
     let Some(python) = python(&PACKAGES) else { return };
@@ -153,8 +165,7 @@ fn python_packages_receive_what_we_send() {
         let mut receiver = receive(&[layout, &port, "50000"]);
         let (ready, mut lines) = first_line(&mut receiver);
         assert_eq!(ready, "ready");
-        // It binds when it begins to wait.
-        std::thread::sleep(Duration::from_millis(500));
+        await_bound(port.parse().unwrap());
         let url = format!("udp://127.0.0.1:{port}?format={format}");
         assert!(send(&path, &["--speed", "0.5"], &url).status().unwrap().success());
         check("faery", &mut lines, expected);

@@ -188,7 +188,6 @@ fn metrics_at_rest(server: &Server) -> Metrics {
             return metrics;
         }
         assert!(begun.elapsed() < PATIENCE, "{}", metrics.text);
-        thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
