@@ -457,7 +457,7 @@ impl Outlet for AnswerWriter<'_> {
     }
 
     fn flush(&mut self) -> ControlFlow<()> {
-        let mut missed = self.hub.subscribers.flush();
+        let mut missed = self.hub.subscribers.flush(self.hub.limits.patience);
         for Touched { route, predictions, .. } in self.touched.drain(..) {
             missed += route.client.write();
             if predictions > 0 {

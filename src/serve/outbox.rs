@@ -41,6 +41,11 @@ impl Outbox {
         &mut self.bytes
     }
 
+    /// Bytes that it holds, about.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Bytes to be written next.
     pub fn waiting(&self) -> &[u8] {
         &self.bytes[self.written..]
@@ -61,6 +66,14 @@ impl Outbox {
         }
     }
 
+    /// All that waits, to be written next.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.drain(..std::mem::take(&mut self.written));
+        self.partly = false;
+        bytes
+    }
+
     /// Whether more than half of the room is taken: time to take no more in.
     pub fn is_filling(&self) -> bool {
         self.waiting().len() > self.limit / 2
@@ -75,11 +88,16 @@ impl Outbox {
     /// rare; a line that is partly written stays. In their place stands a line with the number
     /// of all lines dropped so far. Gives how many were dropped now.
     pub fn trim(&mut self) -> u64 {
-        if self.waiting().len() <= self.limit {
+        self.trim_to(self.limit)
+    }
+
+    /// As [`Outbox::trim`], with another limit.
+    pub fn trim_to(&mut self, limit: usize) -> u64 {
+        if self.waiting().len() <= limit {
             return 0;
         }
         let begun = if self.partly { self.line_end(self.written) } else { self.written };
-        let mut end = self.line_end((self.bytes.len() - self.limit / 2).max(begun));
+        let mut end = self.line_end((self.bytes.len() - limit / 2).max(begun));
         // The last line stays, however long.
         if end == self.bytes.len() {
             let before = &self.bytes[begun..end.saturating_sub(1).max(begun)];

@@ -1,11 +1,17 @@
 //! Who listens to the records of many streams: a bounded outbox each, the newest kept.
+//!
+//! Nobody waits for a subscriber, so one that reads may be far behind, and one that does not may not.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
+
+/// Bytes that may wait for a subscriber that reads: clients that send as fast as they can bring a
+/// batch of each stream, and then again, before its task and the reader itself have run.
+const BEHIND_BYTES: usize = 16 << 20;
 
 /// All subscriptions.
 #[derive(Default)]
@@ -20,6 +26,8 @@ struct Subscriber {
     stream: Option<String>,
     outbox: RefCell<Outbox>,
     waker: RefCell<Waker>,
+    /// Since when it has taken nothing of what waits.
+    waits_since: Cell<Instant>,
     ended: Cell<bool>,
 }
 
@@ -37,6 +45,7 @@ impl Subscribers {
             stream,
             outbox: RefCell::new(Outbox::new(outbox_bytes, &shown)),
             waker: RefCell::new(Waker::noop().clone()),
+            waits_since: Cell::new(Instant::now()),
             ended: Cell::new(false),
         });
         self.all.borrow_mut().push(own.clone());
@@ -57,17 +66,24 @@ impl Subscribers {
     pub fn line(&self, stream: &str, line: &[u8]) {
         for subscriber in self.all.borrow().iter() {
             if subscriber.stream.as_deref().is_none_or(|wanted| wanted == stream) {
-                subscriber.outbox.borrow_mut().lines().extend_from_slice(line);
+                let mut outbox = subscriber.outbox.borrow_mut();
+                if outbox.is_empty() {
+                    subscriber.waits_since.set(Instant::now());
+                }
+                outbox.lines().extend_from_slice(line);
             }
         }
     }
 
-    /// A batch of lines is complete. Gives the number of lines that were dropped.
-    pub fn flush(&self) -> u64 {
+    /// A batch of lines is complete. Gives the number of lines that were dropped, for which there was
+    /// no room: little where none were taken for as long as `patience`.
+    pub fn flush(&self, patience: Duration) -> u64 {
         let mut missed = 0;
         for subscriber in self.all.borrow().iter() {
             let mut outbox = subscriber.outbox.borrow_mut();
-            missed += outbox.trim();
+            let limit = outbox.limit();
+            let reads = subscriber.waits_since.get().elapsed() < patience;
+            missed += outbox.trim_to(if reads { limit.max(BEHIND_BYTES) } else { limit });
             if !outbox.is_empty() {
                 subscriber.waker.borrow().wake_by_ref();
             }
@@ -97,8 +113,7 @@ impl Subscription {
             self.own.waker.borrow_mut().clone_from(cx.waker());
             return if self.own.ended.get() { Poll::Ready(None) } else { Poll::Pending };
         }
-        let lines = outbox.waiting().to_vec();
-        outbox.wrote(lines.len());
+        let lines = outbox.take();
         self.subscribers.taken_at.set(Some(Instant::now()));
         Poll::Ready(Some(lines))
     }
