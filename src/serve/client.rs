@@ -17,11 +17,12 @@ use super::hub::Hub;
 use super::keeper::Reply;
 use super::limits::Limits;
 use super::outbox::Outbox;
+use super::sockets::{SILENT_S, Written};
 
 /// The half of a connection that is read.
 pub type Reader = Box<dyn AsyncRead + Unpin>;
 /// The half of a connection that is written.
-pub type Writer = Box<dyn AsyncWrite + Unpin>;
+pub type Writer = Box<dyn Written + Unpin>;
 
 /// Why a connection is called from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Client {
     moved: Cell<Instant>,
     /// Arrival of the last bytes.
     pub arrived: Cell<Instant>,
+    /// It has been silent for so long that it may be gone.
+    is_silent: Cell<bool>,
     /// Since when it has been held back because it does not read.
     held_since: Cell<Option<Instant>>,
     /// It was held back long enough: from now on it misses what it does not read.
@@ -81,6 +84,7 @@ impl Client {
             stage: Cell::new(Stage::Opening),
             moved: Cell::new(now),
             arrived: Cell::new(now),
+            is_silent: Cell::new(false),
             held_since: Cell::new(None),
             lags: Cell::new(false),
             broken: Cell::new(false),
@@ -101,6 +105,12 @@ impl Client {
     /// What it is at.
     pub fn stage(&self) -> Stage {
         self.stage.get()
+    }
+
+    /// Whether it has ended, or will when all it sent is read.
+    pub fn is_ending(&self) -> bool {
+        let left = self.stage.get() == Stage::Leaving || self.broken.get();
+        left || self.writer.borrow().is_hung_up()
     }
 
     /// Wakes the connection's task.
@@ -265,6 +275,10 @@ impl Client {
     /// Time has passed.
     pub fn tick(&self, now: Instant, limits: &Limits) {
         let since = |then: Instant| now.saturating_duration_since(then);
+        let is_silent = since(self.arrived.get()) >= Duration::from_secs(SILENT_S.into());
+        if self.is_silent.replace(is_silent) != is_silent {
+            self.writer.borrow().give_up(is_silent);
+        }
         if self.held_since.get().is_some_and(|held| since(held) >= limits.patience) {
             if !self.lags.replace(true) {
                 self.wake();

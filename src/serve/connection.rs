@@ -13,10 +13,11 @@ use tokio::task::yield_now;
 use tokio::time::timeout_at;
 use tracing::info;
 
-use super::client::{Call, Client, Input, Reader, Stage, Writer};
+use super::TICK;
+use super::client::{Call, Client, Input, Reader, Stage};
 use super::config::StreamConfig;
 use super::hello::{Hello, Opening, opening};
-use super::hub::{Hub, Seat};
+use super::hub::{Hub, Known, Seat};
 use super::limits::Flow;
 use super::stages::Stages;
 use crate::codec::Need;
@@ -27,9 +28,13 @@ use crate::error::{Error, Result};
 const LINGER_BYTES: usize = 16 << 20;
 
 /// Serves one connection from its first byte to its end.
-pub async fn serve(hub: Rc<Hub>, reader: Reader, writer: Writer, peer: String, flow: Flow) {
-    let client = Rc::new(Client::new(writer, &peer, hub.limits.outbox_bytes));
-    let _known = hub.meet(&client);
+pub async fn serve(
+    hub: Rc<Hub>,
+    (client, _known): (Rc<Client>, Known),
+    reader: Reader,
+    peer: String,
+    flow: Flow,
+) {
     let mut connection = Connection { hub: hub.clone(), client, reader, flow };
     let served = match hub.claim() {
         Ok(seat) => connection.stream(seat, &peer).await,
@@ -93,7 +98,13 @@ impl Connection {
         let config = hello.over(self.hub.config)?;
         self.hub.admit(hello.token.as_deref())?;
         let name = match &hello.stream {
-            Some(name) => seat.take_name(name)?,
+            Some(name) => {
+                // A camera whose connection broke comes back before its end is told.
+                if self.unless_called(self.hub.left(name)).await == Err(Call::Stop) {
+                    return Ok(());
+                }
+                seat.take_name(name, &self.client)?
+            }
             None => peer,
         };
         self.client.outbox.borrow_mut().rename(name);

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::client::Reader;
 use super::connection;
 use super::hub::Hub;
+use super::sockets::hear_loss;
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
 
@@ -70,7 +71,11 @@ impl DvServer {
     async fn connect(&self) -> Result<Reader> {
         let connected = async {
             Ok::<Reader, std::io::Error>(match self {
-                DvServer::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+                DvServer::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    hear_loss(&stream);
+                    Box::new(stream)
+                }
                 DvServer::Unix(path) => Box::new(UnixStream::connect(path).await?),
             })
         };

@@ -16,12 +16,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use super::accept::Ear;
 use super::hub::Hub;
 use super::impatient::Impatient;
+use super::sockets::{hear_loss, hear_readers};
 use super::subscriber::Subscription;
-use super::{ACCEPT_PAUSE, hear_readers};
 
 /// Connections at once.
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
@@ -38,18 +39,16 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers requests until it is aborted.
-pub async fn accept(hub: Rc<Hub>, listener: TcpListener) {
+pub async fn accept(hub: Rc<Hub>, listener: TcpListener, mut ear: Ear) {
     let open = Rc::new(Cell::new(0_usize));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let Some((stream, _)) = ear.heard(listener.accept().await).await else { continue };
         if open.get() >= MAX_HTTP_CONNECTIONS {
             hub.meters.refused();
             continue;
         }
         hear_readers(&stream);
+        hear_loss(&stream);
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(hub.limits.header_timeout)

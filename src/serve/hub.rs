@@ -3,13 +3,14 @@
 //! switch between threads more than both.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 use super::about::About;
 use super::client::{Call, Client};
@@ -29,6 +30,8 @@ use crate::telemetry::{ANONYMOUS, AnswerMeters, Registry, ServerMeters};
 
 /// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
 const MAX_DEPARTED: usize = 256;
+/// How much later than what follows it the end of a connection may be seen: they are two.
+const END_LAG: Duration = Duration::from_millis(100);
 /// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
 const MAX_SUBSCRIBERS: usize = 32;
 
@@ -47,12 +50,15 @@ pub struct Hub {
     bell: Notify,
     /// Rings when the engine has taken what there was.
     pub turned: Notify,
-    /// Rings when a connection has gone.
+    /// Rings when a stream or a connection has gone.
     pub gone: Notify,
+    /// Rings for all who wait for a name when a stream has gone.
+    freed: Notify,
     stopping: Cell<bool>,
     stopped: Notify,
     seats: Cell<usize>,
-    names: RefCell<HashSet<String>>,
+    /// Names of open streams, and whose they are.
+    names: RefCell<HashMap<String, Rc<Client>>>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
     /// By the number of their stream in the engine.
@@ -106,6 +112,7 @@ impl Hub {
             bell: Notify::new(),
             turned: Notify::new(),
             gone: Notify::new(),
+            freed: Notify::new(),
             stopping: Cell::new(false),
             stopped: Notify::new(),
             seats: Cell::new(0),
@@ -139,6 +146,26 @@ impl Hub {
     /// Connections that are open.
     pub fn n_clients(&self) -> usize {
         self.clients.borrow().len()
+    }
+
+    /// Streams that are open, or about to be.
+    pub fn n_seats(&self) -> usize {
+        self.seats.get()
+    }
+
+    /// Waits while the stream of this name is ending.
+    pub async fn left(&self, name: &str) {
+        let sure = tokio::time::Instant::now() + END_LAG;
+        loop {
+            let holder = self.names.borrow().get(name).cloned();
+            let Some(holder) = holder else { return };
+            if holder.is_ending() {
+                self.freed.notified().await;
+            } else if timeout_at(sure, self.freed.notified()).await.is_err() && !holder.is_ending()
+            {
+                return;
+            }
+        }
     }
 
     /// Ends all connections.
@@ -194,7 +221,7 @@ impl Hub {
         }) || departed.len() > MAX_DEPARTED
         {
             let Some((_, name)) = departed.pop_front() else { return };
-            if !self.names.borrow().contains(&name) {
+            if !self.names.borrow().contains_key(&name) {
                 self.registry.retire(&name);
             }
         }
@@ -315,7 +342,7 @@ impl Hub {
             self.bell.notified().await;
             if !self.limits.tick.is_zero() && !self.is_stopping() {
                 // What ends the server ends the pause.
-                let _ = tokio::time::timeout_at(next, self.stopped.notified()).await;
+                let _ = timeout_at(next, self.stopped.notified()).await;
                 next = tokio::time::Instant::now() + self.limits.tick;
             }
             let begun = Instant::now();
@@ -354,12 +381,14 @@ impl Seat {
     ///
     /// # Errors
     /// When another has it.
-    pub fn take_name<'a>(&mut self, name: &'a str) -> Result<&'a str> {
-        if !self.hub.names.borrow_mut().insert(name.to_owned()) {
+    pub fn take_name<'a>(&mut self, name: &'a str, client: &Rc<Client>) -> Result<&'a str> {
+        let mut names = self.hub.names.borrow_mut();
+        if names.contains_key(name) {
             return Err(Error::Unsupported(format!(
                 "a stream `{name}` is open already: choose another name, or end that one"
             )));
         }
+        names.insert(name.to_owned(), client.clone());
         self.name = Some(name.to_owned());
         Ok(name)
     }
@@ -407,6 +436,8 @@ impl Drop for Seat {
         if let Some(id) = self.id {
             self.hub.routes.borrow_mut().remove(&id);
         }
+        self.hub.freed.notify_waiters();
+        self.hub.gone.notify_one();
     }
 }
 

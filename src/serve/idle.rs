@@ -64,6 +64,7 @@ mod tests {
     use tokio::task::{LocalSet, spawn_local};
     use tokio::time::sleep;
 
+    use super::super::client::Client;
     use super::super::hub::Hub;
     use super::super::limits::{Flow, Limits, Overflow};
     use super::super::{About, Serve, StreamConfig, connection};
@@ -128,7 +129,9 @@ mod tests {
         let (theirs, ours) = duplex(4096);
         let ((reader, writer), flow) = (split(theirs), hub.limits.tcp);
         let name = "client".to_owned();
-        spawn_local(connection::serve(hub, Box::new(reader), Box::new(writer), name, flow));
+        let client = Rc::new(Client::new(Box::new(writer), &name, hub.limits.outbox_bytes));
+        let known = hub.meet(&client);
+        spawn_local(connection::serve(hub, (client, known), Box::new(reader), name, flow));
         let (mut reader, mut writer) = split(ours);
         spawn_local(async move {
             writer.write_all(&recording(3000)).await.unwrap();

@@ -5,6 +5,7 @@
 //! `connection` is that of TCP and UNIX clients; others feed the hub in the same way.
 
 mod about;
+mod accept;
 mod client;
 mod config;
 mod connection;
@@ -19,27 +20,27 @@ mod limits;
 mod load;
 mod outbox;
 mod snapshot;
+mod sockets;
 mod stages;
 mod strangers;
 mod subscriber;
 mod token;
 mod udp;
+mod unix;
 mod writer;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::sys::socket::setsockopt;
-use nix::{libc, setsockopt_impl, sockopt_impl};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -58,20 +59,10 @@ use crate::model::Model;
 use crate::session::Session;
 use crate::sink::{Labels, Style, by_name};
 use crate::telemetry::Registry;
-use client::Client;
+use accept::Ear;
 use hub::Hub;
 use keeper::Keeper;
-
-sockopt_impl!(
-    /// See tcp(7).
-    NotsentLowat,
-    SetOnly,
-    libc::IPPROTO_TCP,
-    libc::TCP_NOTSENT_LOWAT,
-    u32
-);
-/// Unsent bytes of a connection from which the kernel takes no more.
-const UNSENT_BYTES: u32 = 128 << 10;
+use unix::SocketFile;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -163,7 +154,7 @@ fn run_metered(
         let signals = Signals::listen()?;
         let printing = records.zip(hub.subscribe(None));
         let printing = printing.map(|(out, all)| spawn_local(writer::copy(all, out)));
-        let listeners = listen(&hub, serve, notice).await?;
+        let listeners = listen(&hub, serve, &warn, notice).await?;
         for server in &serve.dial {
             // Whom it dials is dropped with the server; whom it hears is a client.
             spawn_local(dial::serve(hub.clone(), server.clone(), warn.clone()));
@@ -195,10 +186,6 @@ fn run_metered(
     });
     // A writer that blocks for ever holds up nobody's end.
     runtime.shutdown_background();
-    if let Some(path) = serve.unix.as_deref().filter(|_| served.is_ok()) {
-        // It is ours; where it is gone already, so much the better.
-        let _ = std::fs::remove_file(path);
-    }
     served
 }
 
@@ -215,6 +202,8 @@ struct Listeners {
     accepting: Vec<Task<()>>,
     /// Of datagrams: they end by themselves when the server does, with their streams.
     receiving: Vec<Task<()>>,
+    /// Removed at the end.
+    _socket: Option<SocketFile>,
 }
 
 /// SIGTERM and Ctrl-C.
@@ -269,7 +258,8 @@ async fn shut_down(
         // One that is not done by then is dropped with the runtime.
         let _ = timeout_at(deadline, receiver).await;
     }
-    while hub.n_clients() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
+    // Those whose stream has ended may read on meanwhile.
+    while hub.n_seats() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
     let written = match &hub.keeper {
         // A disk that does not answer holds up nobody's end.
         Some(keeper) => timeout_at(deadline.max(Instant::now() + KEEP_TIMEOUT), keeper.end()).await,
@@ -282,31 +272,41 @@ async fn shut_down(
     if let Some(printing) = printing {
         let _ = timeout_at(deadline, printing).await;
     }
+    while hub.n_clients() > 0 && timeout_at(deadline, hub.gone.notified()).await.is_ok() {}
     written.is_ok()
 }
 
-async fn listen(hub: &Rc<Hub>, serve: &Serve, notice: &mut dyn FnMut(Notice)) -> Result<Listeners> {
-    let (mut accepting, mut receiving) = (Vec::new(), Vec::new());
+async fn listen(
+    hub: &Rc<Hub>,
+    serve: &Serve,
+    warn: &UnboundedSender<String>,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<Listeners> {
+    let (mut accepting, mut receiving, mut socket) = (Vec::new(), Vec::new(), None);
+    if let Some(warning) = accept::make_room(serve) {
+        notice(Notice::Warning(warning));
+    }
     if let Some(address) = serve.tcp {
         let cannot = |source| Error::Io { what: format!("cannot listen on tcp {address}"), source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
         notice(Notice::Listening(format!("tcp {bound}")));
-        accepting.push(spawn_local(accept_tcp(hub.clone(), listener)));
+        accepting.push(spawn_local(accept::tcp(hub.clone(), listener, Ear::new("tcp", warn))));
     }
     if let Some(path) = &serve.unix {
         let shown = path.display();
         let cannot = |source| Error::Io { what: format!("cannot listen on unix {shown}"), source };
-        let listener = bind_unix(path).await.map_err(cannot)?;
+        let (listener, file) = unix::bind(path).await.map_err(cannot)?;
+        socket = Some(file);
         notice(Notice::Listening(format!("unix {shown}")));
-        accepting.push(spawn_local(accept_unix(hub.clone(), listener)));
+        accepting.push(spawn_local(accept::unix(hub.clone(), listener, Ear::new("unix", warn))));
     }
     if let Some(address) = serve.http {
         let what = format!("cannot listen on http {address}");
         let listener = TcpListener::bind(address).await.map_err(failed(&what))?;
         let bound = listener.local_addr().map_err(failed(&what))?;
         notice(Notice::Listening(format!("http {bound}")));
-        accepting.push(spawn_local(http::accept(hub.clone(), listener)));
+        accepting.push(spawn_local(http::accept(hub.clone(), listener, Ear::new("http", warn))));
     }
     for source in &serve.udp {
         let what = format!("cannot listen on udp {}", source.address);
@@ -330,73 +330,7 @@ async fn listen(hub: &Rc<Hub>, serve: &Serve, notice: &mut dyn FnMut(Notice)) ->
                 .to_owned(),
         ));
     }
-    Ok(Listeners { accepting, receiving })
-}
-
-async fn accept_tcp(hub: Rc<Hub>, listener: TcpListener) {
-    loop {
-        let Ok((stream, peer)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Answers must not wait for more of them; where it cannot be had, they are late, not lost.
-        let _ = stream.set_nodelay(true);
-        hear_readers(&stream);
-        let (reader, writer) = stream.into_split();
-        welcome(&hub, Box::new(reader), Box::new(writer), peer.to_string(), hub.limits.tcp);
-    }
-}
-
-/// Else the kernel says that a client has taken something only once it has taken a third of what the
-/// kernel holds, which may be megabytes, and a slow reader looks like none.
-fn hear_readers(stream: &TcpStream) {
-    let _ = setsockopt(stream, NotsentLowat, &UNSENT_BYTES);
-}
-
-async fn accept_unix(hub: Rc<Hub>, listener: UnixListener) {
-    for n in 0_u64.. {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (reader, writer) = stream.into_split();
-        welcome(&hub, Box::new(reader), Box::new(writer), format!("unix:{n}"), hub.limits.unix);
-    }
-}
-
-fn welcome(
-    hub: &Rc<Hub>,
-    reader: client::Reader,
-    writer: client::Writer,
-    peer: String,
-    flow: Flow,
-) {
-    if hub.n_clients() < hub.limits.max_connections {
-        spawn_local(connection::serve(hub.clone(), reader, writer, peer, flow));
-        return;
-    }
-    let client = Client::new(writer, &peer, hub.limits.outbox_bytes);
-    let error = Error::Unsupported("too many connections are open: come back later".to_owned());
-    tracing::info!(peer, %error, "refused");
-    hub.meters.refused();
-    hub.tell(&client, &peer, &error);
-    client.write();
-}
-
-/// Binds, in the place of a socket that nobody listens on any more.
-async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
-    let bound = UnixListener::bind(path);
-    let in_use = matches!(&bound, Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
-    if !in_use {
-        return bound;
-    }
-    match tokio::net::UnixStream::connect(path).await {
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        _ => bound,
-    }
+    Ok(Listeners { accepting, receiving, _socket: socket })
 }
 
 fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
