@@ -8,9 +8,10 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::yield_now;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::TICK;
@@ -168,18 +169,19 @@ impl Connection {
                 Input::Lost(source) => {
                     Err(Error::Io { what: "it sent nothing".to_owned(), source })
                 }
-                Input::Call(Call::Late) => Err(self.late()),
+                Input::Call(Call::Late) => Err(self.late(true)),
             };
         }
     }
 
-    /// What an open stream is late for.
-    fn late(&self) -> Error {
+    /// What an open stream is late for, of whose recording something has been `heard` or not.
+    fn late(&self, heard: bool) -> Error {
         let limits = &self.hub.limits;
         Error::Unsupported(match self.client.stage() {
             Stage::Opening => {
                 let seconds = limits.header_timeout.as_secs_f64();
-                format!("no header came within {seconds} s (--header-timeout)")
+                let what = if heard { "no header" } else { "nothing after the first line" };
+                format!("{what} came within {seconds} s (--header-timeout)")
             }
             Stage::Streaming | Stage::Leaving => {
                 let seconds = limits.idle_timeout.as_secs_f64();
@@ -226,11 +228,12 @@ impl Connection {
         let (hub, client) = (self.hub.clone(), self.client.clone());
         // From now on a file says that the stream has not ended.
         stages.keep(&hub, &client, false, Vec::new()).await;
-        let mut need = stages.decode(&hub, &begun.bytes);
+        let mut need = decode(&mut stages, &hub, &begun.bytes);
+        let mut heard = !begun.bytes.is_empty();
         // Bytes taken in without a pause for the others.
         let mut drained = 0;
         let read = loop {
-            if client.stage() == Stage::Opening && stages.ingest.has_begun() {
+            if heard && client.stage() == Stage::Opening && stages.ingest.has_begun() {
                 client.enter(Stage::Streaming);
             }
             stages.pass_on(&hub, &client).await;
@@ -255,8 +258,9 @@ impl Connection {
             }
             need = match self.input_or_silence(&mut stages).await {
                 Input::Bytes(n) => {
+                    heard = true;
                     drained = if n == hub.limits.read_bytes { drained + n } else { 0 };
-                    stages.decode(&hub, &hub.buffer.borrow()[..n])
+                    decode(&mut stages, &hub, &hub.buffer.borrow()[..n])
                 }
                 Input::Silence => {
                     stages.pass_silence(&hub, &client).await;
@@ -272,7 +276,7 @@ impl Connection {
                     break Err(Error::Io { what, source });
                 }
                 Input::Call(Call::Stop) => break Ok(false),
-                Input::Call(Call::Late) => break Err(self.late()),
+                Input::Call(Call::Late) => break Err(self.late(heard)),
             };
         };
         let mut finished = Ok(());
@@ -352,12 +356,32 @@ impl Connection {
             return;
         }
         client.enter(Stage::Leaving);
-        let mut heard = 0;
-        while heard < LINGER_BYTES && !hub.is_stopping() {
-            let input =
-                poll_fn(|cx| client.poll_input(cx, reader, &mut hub.buffer.borrow_mut())).await;
-            let Input::Bytes(n) = input else { return };
-            heard += n;
+        let quiet = hub.limits.patience.max(TICK);
+        let (mut heard, mut until) = (0, Instant::now() + quiet);
+        while heard < LINGER_BYTES || hub.is_stopping() {
+            let mut input =
+                pin!(poll_fn(|cx| client.poll_input(cx, reader, &mut hub.buffer.borrow_mut())));
+            let input = if hub.is_stopping() {
+                // One that sends nothing loses nothing by the end.
+                let Ok(input) = timeout_at(until, input).await else { return };
+                input
+            } else {
+                input.as_mut().await
+            };
+            match input {
+                Input::Bytes(n) => (heard, until) = (heard + n, Instant::now() + quiet),
+                Input::Call(Call::Stop) => (),
+                // How long that may take is said for all.
+                Input::Call(Call::Late) if hub.is_stopping() => (),
+                _ => return,
+            }
         }
     }
+}
+
+/// As [`Stages::decode`]; events that carry no time have that of now.
+fn decode(stages: &mut Stages, hub: &Hub, bytes: &[u8]) -> Result<Need> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    stages.ingest.arrived(now.as_micros() as u64);
+    stages.decode(hub, bytes)
 }

@@ -1,0 +1,303 @@
+//! Who is let in, under which name, and how connections end: real sockets, a real server.
+
+mod server;
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::Value;
+use server::events::DECK;
+use server::{PATIENCE, PROGRAM, Server, nameless, records, replay, rest_of};
+
+/// A server whose standard error is heard.
+fn plain(flags: &[&str], listeners: usize) -> Server {
+    Server::run(Command::new(PROGRAM).arg("serve").args(flags).stderr(Stdio::piped()), listeners)
+}
+
+/// A server that may have so many files open, at first and at most.
+fn confined(soft: u32, hard: u32, flags: &str) -> Server {
+    let script = format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" serve {flags}");
+    Server::run(Command::new("sh").args(["-c", &script, PROGRAM]).stderr(Stdio::piped()), 1)
+}
+
+impl Server {
+    fn warning(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
+        assert!(line.starts_with("warning: "), "{line}");
+        line
+    }
+
+    /// Ends it in good order, with nothing to complain about.
+    fn end(self) {
+        self.signal("-TERM");
+        let (code, out, err) = self.ended();
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+    }
+
+    /// What a connection that sends all of this and closes is answered.
+    fn say(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        rest_of(stream)
+    }
+}
+
+fn deck() -> Vec<u8> {
+    std::fs::read(DECK).unwrap()
+}
+
+fn replayed() -> String {
+    nameless(&replay(Path::new(DECK), &[]))
+}
+
+/// Events of AEDAT 2.0 in one pixel, 125 µs apart, from the `from`th on.
+fn events(from: u32, n: u32) -> Vec<u8> {
+    (from..from + n).flat_map(|k| [3 << 8 | 3 << 1, 125 * k]).flat_map(u32::to_be_bytes).collect()
+}
+
+fn unix_answers(path: &Path) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&deck()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    nameless(&rest_of(stream))
+}
+
+#[test]
+fn only_a_socket_that_nobody_listens_on_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "mine").unwrap();
+    symlink(at("file"), at("link")).unwrap();
+    drop(UnixListener::bind(at("stale")).unwrap());
+    symlink(at("stale"), at("link-to-socket")).unwrap();
+    let heard = UnixListener::bind(at("heard")).unwrap();
+    for (name, why) in [
+        ("file", "it is no socket"),
+        ("link", "it is no socket"),
+        ("link-to-socket", "it is no socket"),
+        ("heard", "in use"),
+    ] {
+        let output =
+            Command::new(PROGRAM).args(["serve", "--unix"]).arg(at(name)).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && told.contains("cannot listen on unix"), "{told}");
+        assert!(told.contains(why), "{name}: {told}");
+    }
+    assert_eq!(std::fs::read_to_string(at("link")).unwrap(), "mine");
+    assert!(at("link-to-socket").is_symlink());
+    drop(heard);
+    let server = plain(&["--unix", at("stale").to_str().unwrap()], 1);
+    assert_eq!(unix_answers(&at("stale")), replayed());
+    server.end();
+    assert!(!at("stale").exists());
+}
+
+#[test]
+fn a_socket_that_another_put_in_its_place_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let flags = ["--unix", path.to_str().unwrap()];
+    let first = plain(&flags, 1);
+    std::fs::remove_file(&path).unwrap();
+    let second = plain(&flags, 1);
+    first.end();
+    assert_eq!(unix_answers(&path), replayed());
+    second.end();
+    assert!(!path.exists());
+}
+
+#[test]
+fn as_many_files_may_be_open_as_connections() {
+    let server = confined(40, 2000, "--port 0");
+    let others: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
+    assert_eq!(nameless(&server.say(&deck())), replayed());
+    drop(others);
+    server.end();
+}
+
+#[test]
+fn where_files_run_out_it_is_said_once() {
+    let mut server = confined(60, 60, "--port 0");
+    let told = server.warning();
+    assert!(told.contains("60 files") && told.contains("320 connections"), "{told}");
+    for _ in 0..2 {
+        let others: Vec<TcpStream> = (0..80).map(|_| server.connect()).collect();
+        let told = server.warning();
+        assert!(told.contains("no connection can be accepted on tcp"), "{told}");
+        drop(others);
+        // It has heard one again.
+        assert_eq!(nameless(&server.say(&deck())), replayed());
+    }
+    server.end();
+}
+
+#[test]
+fn connections_that_come_at_once_are_no_more_than_may_be() {
+    let server = plain(&["--port", "0", "--max-streams", "1"], 1);
+    let first: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    let mut told: Vec<String> = first[1..].iter().map(rest_of).collect();
+    // They wait to be accepted, so that all are there at once.
+    server.signal("-STOP");
+    let all: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+    server.signal("-CONT");
+    told.extend(all.iter().map(rest_of));
+    let n = |what| told.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((n("slots are taken"), n("too many connections")), (256, 43));
+    drop(first);
+    drop(all);
+    server.end();
+}
+
+#[test]
+fn a_camera_that_comes_back_at_once_has_its_name() {
+    let server = plain(&["--port", "0", "--max-streams", "4"], 1);
+    let named = b"dvs-stream {\"stream\":\"cam\"}\n";
+    let begun = || {
+        let mut camera = server.connect();
+        let half = deck().len() / 2;
+        camera.write_all(&[&named[..], &deck()[..half]].concat()).unwrap();
+        let mut lines = BufReader::new(camera);
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert!(line.starts_with("{\"type\":\"prediction\""), "{line}");
+        lines.into_inner()
+    };
+    for _ in 0..30 {
+        // Broken, not closed.
+        setsockopt(&begun(), sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+    }
+    for _ in 0..10 {
+        begun().shutdown(Shutdown::Write).unwrap();
+    }
+    // One that is there keeps its name.
+    let camera = begun();
+    assert!(server.say(named).contains("open already"));
+    drop(camera);
+    assert_eq!(nameless(&server.say(&[&named[..], &deck()].concat())), replayed());
+    server.end();
+}
+
+#[test]
+fn at_the_end_who_still_sends_and_reads_late_gets_all() {
+    let server = plain(&["--port", "0", "--shutdown-timeout", "60s"], 1);
+    let mut stream = server.connect();
+    stream.write_all(b"#!AER-DAT2.0\r\n").unwrap();
+    let (mut sent, mut room) = (0, vec![0; 1 << 20]);
+    // What waits stays where it is.
+    let mut until = |stream: &mut TcpStream, what: &str| {
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "no {what}");
+            // All answers have room.
+            if sent < 2000 {
+                stream.write_all(&events(sent, 4)).unwrap();
+                sent += 4;
+            }
+            stream.set_nonblocking(true).unwrap();
+            let n = match stream.peek(&mut room) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                n => n.unwrap(),
+            };
+            stream.set_nonblocking(false).unwrap();
+            if String::from_utf8_lossy(&room[..n]).contains(what) {
+                return;
+            }
+        }
+    };
+    until(&mut stream, "prediction");
+    server.signal("-TERM");
+    until(&mut stream, "summary");
+    for k in 0..1000 {
+        stream.write_all(&events(1_000_000 + k, 1)).unwrap();
+    }
+    let lines = rest_of(&stream);
+    let summary = records(&lines, "summary").next().unwrap();
+    assert_eq!(summary["windows"], records(&lines, "prediction").count());
+    drop(stream);
+    let (code, _, err) = server.ended();
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn events_without_times_have_that_of_their_arrival() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let server = plain(&["--port", "0", "--unix", path.to_str().unwrap()], 2);
+    let event = |k: u32| (1 << 31 | (k % 30) << 16 | (k % 20)).to_le_bytes();
+    let untimed: Vec<u8> = (0..1000).flat_map(event).collect();
+    let bytes = [&b"dvs-stream {\"format\":\"spif\"}\n"[..], &untimed].concat();
+    let mut unix = UnixStream::connect(&path).unwrap();
+    unix.write_all(&bytes).unwrap();
+    unix.shutdown(Shutdown::Write).unwrap();
+    for lines in [server.say(&bytes), rest_of(unix)] {
+        let summary: Value = records(&lines, "summary").next().unwrap();
+        assert_eq!(summary["events"], 1000, "{lines}");
+        assert!(records(&lines, "error").next().is_none(), "{lines}");
+    }
+    server.end();
+}
+
+/// Listens to all streams; gives what follows the head of the answer.
+fn subscribed(server: &Server) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(server.address("http")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /v1/predictions HTTP/1.0\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0);
+    }
+    lines
+}
+
+/// Many clients that send as fast as they can; gives the number of lines that they are told.
+fn flat_out(server: &Server, clients: u32, windows: u32) -> usize {
+    let bytes = [&b"#!AER-DAT2.0\r\n"[..], &events(0, 8 * windows)].concat();
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..clients).map(|_| scope.spawn(|| server.say(&bytes))).collect();
+        all.into_iter().map(|one| one.join().unwrap().lines().count()).sum()
+    })
+}
+
+#[test]
+fn who_reads_all_streams_records_misses_none_of_them() {
+    let flags = ["--port", "0", "--http", "0", "--outbox", "16", "--patience", "60s"];
+    let server = plain(&[&flags[..], &["--output", "jsonl"]].concat(), 2);
+    let subscriber = subscribed(&server);
+    let reading = std::thread::spawn(move || rest_of(subscriber));
+    let told = flat_out(&server, 30, 2000);
+    assert!(told > 60_000);
+    assert_eq!(server.metrics().sum("dvs_records_missed_total", &[]), 0);
+    server.signal("-TERM");
+    // Standard output is read late.
+    let (_, printed, _) = server.ended();
+    assert_eq!(printed.lines().count(), told);
+    let heard = reading.join().unwrap();
+    assert_eq!(heard.lines().filter(|line| line.starts_with("data: ")).count(), told);
+}
+
+#[test]
+fn who_does_not_read_all_streams_records_misses_the_oldest() {
+    let flags = ["--port", "0", "--http", "0", "--outbox", "16", "--patience", "1ms"];
+    let server = plain(&flags, 2);
+    let deaf = subscribed(&server);
+    let begun = Instant::now();
+    // More than lies in both sockets.
+    while server.metrics().sum("dvs_records_missed_total", &[]) == 0 {
+        flat_out(&server, 8, 5000);
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    drop(deaf);
+    server.end();
+}
