@@ -6,6 +6,8 @@ mod skip;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
+use dvs_stream::model::Model;
+use dvs_stream::view::{Crop, ViewSpec};
 use program::{DECK, program, run, stderr, stdout};
 use serde_json::Value;
 use skip::skip;
@@ -328,6 +330,42 @@ fn a_damaged_model_is_code_3() {
 }
 
 #[test]
+#[test]
+fn flags_switch_off_what_the_model_s_view_switches_on() {
+    let model = std::fs::read("models/poker.safetensors").unwrap();
+    let mut model = Model::from_bytes(&model).unwrap();
+    model.card.view = ViewSpec {
+        flip_x: true,
+        flip_y: true,
+        transpose: true,
+        crop: Some(Crop { x: 5, y: 5, width: 30, height: 30 }),
+        scale: true,
+        ..ViewSpec::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turned.safetensors");
+    std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
+    let replay = |flags: &[&str]| {
+        let model = ["replay", "--model", path.to_str().unwrap(), DECK];
+        program::check(&[&model[..], flags].concat(), 0)
+    };
+    let plain = check(&["replay", DECK], 0);
+    let (turned, told) = replay(&[]);
+    assert!(turned != plain && !told.contains("note: "), "{told}");
+    let kept = ["--flip-x", "--flip-y=true", "--transpose", "--scale", "--crop", "5,5,30,30"];
+    assert_eq!(replay(&kept), (turned, told));
+    let off =
+        ["--flip-x=false", "--flip-y=false", "--transpose=false", "--scale=false", "--crop=none"];
+    let (lines, told) = replay(&off);
+    assert_eq!(lines, plain);
+    for flag in ["--flip-x", "--flip-y", "--transpose", "--scale", "--crop"] {
+        assert!(told.contains(&format!("note: {flag} replaces")), "{flag}: {told}");
+    }
+    assert_eq!(told.lines().count(), 5, "{told}");
+    // A flag's value is joined to it, so that a recording may follow.
+    assert_eq!(check(&["replay", "--flip-x", DECK], 0), check(&["replay", DECK, "--flip-x"], 0));
+}
+
 fn a_closed_pipe_ends_quietly() {
     let mut child = program(&["replay", "--loop", "200", DECK])
         .stdout(Stdio::piped())

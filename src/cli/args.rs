@@ -78,20 +78,20 @@ pub struct ViewArgs {
     #[arg(long)]
     pub orient: Option<OrientArg>,
     /// Mirror the columns
-    #[arg(long)]
-    pub flip_x: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub flip_x: Option<bool>,
     /// Mirror the rows
-    #[arg(long)]
-    pub flip_y: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub flip_y: Option<bool>,
     /// Swap columns and rows
-    #[arg(long)]
-    pub transpose: bool,
-    /// Cut a part of the sensor out
-    #[arg(long, value_name = "X,Y,W,H", value_parser = str::parse::<Crop>)]
-    pub crop: Option<Crop>,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub transpose: Option<bool>,
+    /// Cut a part of the sensor out, or none
+    #[arg(long, value_name = "X,Y,W,H|none", value_parser = parse_crop)]
+    pub crop: Option<CropArg>,
     /// Map what is left onto the model's sensor
-    #[arg(long)]
-    pub scale: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub scale: Option<bool>,
 }
 
 /// A value of `--polarity`.
@@ -110,6 +110,19 @@ pub enum OrientArg {
     Upright,
 }
 
+impl From<OrientArg> for Orient {
+    fn from(arg: OrientArg) -> Self {
+        match arg {
+            OrientArg::Stored => Orient::Stored,
+            OrientArg::Upright => Orient::Upright,
+        }
+    }
+}
+
+/// A value of `--crop`.
+#[derive(Clone, Copy)]
+pub struct CropArg(pub Option<Crop>);
+
 impl ViewArgs {
     /// The model's view with the flags over it, and a line for each that differs.
     pub fn over(&self, model: &ViewSpec) -> (ViewSpec, Vec<String>) {
@@ -117,19 +130,16 @@ impl ViewArgs {
             PolarityArg::OnIs0 => PolarityBit::OnIs0,
             PolarityArg::OnIs1 => PolarityBit::OnIs1,
         });
-        let orient = self.orient.map(|orient| match orient {
-            OrientArg::Stored => Orient::Stored,
-            OrientArg::Upright => Orient::Upright,
-        });
+        let orient = self.orient.map(Orient::from);
         let view = ViewSpec {
             sensor: self.sensor.or(model.sensor),
             polarity: polarity.or(model.polarity),
             orient: orient.unwrap_or(model.orient),
-            flip_x: self.flip_x || model.flip_x,
-            flip_y: self.flip_y || model.flip_y,
-            transpose: self.transpose || model.transpose,
-            crop: self.crop.or(model.crop),
-            scale: self.scale || model.scale,
+            flip_x: self.flip_x.unwrap_or(model.flip_x),
+            flip_y: self.flip_y.unwrap_or(model.flip_y),
+            transpose: self.transpose.unwrap_or(model.transpose),
+            crop: self.crop.map_or(model.crop, |crop| crop.0),
+            scale: self.scale.unwrap_or(model.scale),
         };
         let mut told = Vec::new();
         let mut tell = |flag: &str, differs: bool| {
@@ -223,6 +233,14 @@ pub fn parse_window(text: &str) -> Result<u64, String> {
 /// `35x35`.
 pub fn parse_size(text: &str) -> Result<SensorSize, String> {
     text.parse()
+}
+
+/// `none`, or `X,Y,W,H`.
+fn parse_crop(text: &str) -> Result<CropArg, String> {
+    match text {
+        "none" => Ok(CropArg(None)),
+        _ => text.parse().map(|crop| CropArg(Some(crop))),
+    }
 }
 
 /// A number from 0 to 1.
