@@ -21,7 +21,7 @@ pub enum Error {
     /// The bytes break their format's rules.
     #[error("{what} (byte {}, {format})", grouped(*.offset))]
     Malformed {
-        /// Name of the format, as in [`crate::codec::FORMATS`].
+        /// Name of the format, as in [`crate::codec::FORMATS`], or that it is unknown.
         format: &'static str,
         /// Offset of the offending bytes from the start of the stream.
         offset: u64,
@@ -75,6 +75,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of a recording without a byte, which is one of no format.
+    pub fn empty() -> Error {
+        let what = "the recording is empty".to_owned();
+        Error::Malformed { format: "unknown format", offset: 0, what }
+    }
+
     /// Offset in the stream at which the error stands, where there is one.
     pub fn offset(&self) -> Option<u64> {
         match self {

@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub enum Source {
     /// A regular file.
     File(SeekableFile),
-    /// Chunks that a thread reads.
-    Pipe(Receiver<io::Result<Vec<u8>>>),
+    /// What cannot seek.
+    Pipe(Pipe),
 }
 
 /// A regular file and where it is read.
@@ -27,6 +27,12 @@ pub struct SeekableFile {
     file: File,
     position: u64,
     length: u64,
+}
+
+/// Chunks that a thread reads.
+pub struct Pipe {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    has_begun: bool,
 }
 
 /// What a read gave.
@@ -88,24 +94,31 @@ impl Source {
                 }
             }
         });
-        Source::Pipe(received)
+        Source::Pipe(Pipe { chunks: received, has_begun: false })
     }
 
-    /// The next bytes; `buffer` keeps its memory between calls.
+    /// The next bytes; `buffer` keeps its memory between calls. To end before the first byte is
+    /// [`Error::Malformed`], also of a format of bare events, in which no bytes would be a whole recording.
     pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> Result<Chunk<'a>> {
         match self {
             Source::File(SeekableFile { file, position, .. }) => {
                 buffer.resize(CHUNK_BYTES, 0);
                 let n = file.read(buffer).map_err(unreadable)?;
                 *position += n as u64;
-                Ok(if n == 0 { Chunk::End } else { Chunk::Bytes(&buffer[..n]) })
+                match n {
+                    0 if *position == 0 => Err(Error::empty()),
+                    0 => Ok(Chunk::End),
+                    n => Ok(Chunk::Bytes(&buffer[..n])),
+                }
             }
-            Source::Pipe(chunks) => match chunks.recv_timeout(PATIENCE) {
+            Source::Pipe(Pipe { chunks, has_begun }) => match chunks.recv_timeout(PATIENCE) {
                 Ok(chunk) => {
                     *buffer = chunk.map_err(unreadable)?;
+                    *has_begun = true;
                     Ok(Chunk::Bytes(buffer))
                 }
                 Err(RecvTimeoutError::Timeout) => Ok(Chunk::Nothing),
+                Err(RecvTimeoutError::Disconnected) if !*has_begun => Err(Error::empty()),
                 Err(RecvTimeoutError::Disconnected) => Ok(Chunk::End),
             },
         }

@@ -240,12 +240,31 @@ fn a_cut_recording_gives_what_came_before_and_says_so() {
 }
 
 #[test]
+fn a_recording_that_ends_before_it_begins_is_damaged_in_every_format() {
+    let formats = dvs_stream::codec::FORMATS.iter().map(|format| ["--format", format.name]);
+    let formats: Vec<_> = formats.collect();
+    let flags = std::iter::once(&[][..]).chain(formats.iter().map(|flags| &flags[..]));
+    for flags in flags {
+        let (code, lines, told) = replay_bytes("x.aedat4", b"", flags);
+        assert!(code == 1 && told.contains("is empty"), "{flags:?}: {code} {told}");
+        let records = records(&lines);
+        assert_eq!(of_type(&records, "error")[0]["offset"], 0, "{flags:?}");
+        assert_eq!(records.last().unwrap()["type"], "summary", "{flags:?}");
+        // Nothing is on standard input.
+        assert_eq!(run(&[&["info"], flags, &["-"]].concat()).status.code(), Some(1), "{flags:?}");
+    }
+    let deck = std::fs::read(DECK).unwrap();
+    for n in [1, 10, 13, 14, 100] {
+        let (code, _, told) = replay_bytes("x.aedat4", &deck[..n], &[]);
+        assert_eq!(code, 1, "{n} bytes: {told}");
+    }
+}
+
+#[test]
 fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
     let git_lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let (code, _, told) = replay_bytes("x.aedat4", git_lfs, &[]);
     assert!(code == 2 && told.to_lowercase().contains("git lfs"), "{code} {told}");
-    let (code, _, told) = replay_bytes("x.aedat4", b"", &[]);
-    assert!(code == 2 && told.contains("empty"), "{code} {told}");
     let deck = std::fs::read(DECK).unwrap();
     let (code, lines, _) = replay_bytes("deck.bin", &deck, &[]);
     assert!(code == 0 && lines.contains("summary"), "a mark counts for more than a name");

@@ -251,7 +251,7 @@ fn probed(bytes: &[u8], name: Option<&str>, at_end: bool) -> String {
     match probe::probe(bytes, name, at_end) {
         Probe::Format(format) => format.name.to_owned(),
         Probe::More => "more".to_owned(),
-        Probe::Unknown(what) => what,
+        Probe::Unknown(error) => error.to_string(),
     }
 }
 

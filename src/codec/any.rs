@@ -105,7 +105,7 @@ impl AnyDecoder {
         let Stage::Probing(held) = &mut self.stage else { return Ok(Need::More) };
         let format = match probe(held, self.name.as_deref(), at_end) {
             Probe::More => return Ok(Need::More),
-            Probe::Unknown(what) => return Err(Error::Unsupported(what)),
+            Probe::Unknown(error) => return Err(error),
             Probe::Format(format) => format,
         };
         let held = std::mem::take(held);

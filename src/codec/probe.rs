@@ -6,14 +6,14 @@ use super::{FORMATS, Format, Match};
 use crate::error::{Error, Result};
 
 /// What can be told of a stream so far.
-#[derive(Clone)]
 pub enum Probe {
     /// It is in this format.
     Format(&'static Format),
     /// More bytes are needed: [`PROBE_BYTES`] at most.
     More,
-    /// No format that is read: what it seems to be, and what to do.
-    Unknown(String),
+    /// It ended before its format can be told ([`Error::Malformed`]), or is in none that is read:
+    /// what it seems to be, and what to do ([`Error::Unsupported`]).
+    Unknown(Error),
 }
 
 /// As many bytes always suffice to tell.
@@ -31,17 +31,15 @@ pub fn probe(prefix: &[u8], name: Option<&str>, at_end: bool) -> Probe {
         return Probe::More;
     }
     if prefix.is_empty() {
-        return Probe::Unknown("the recording is empty".to_owned());
+        return Probe::Unknown(Error::empty());
     }
     if let Some(foreign) = foreign(prefix) {
-        return Probe::Unknown(foreign.to_owned());
+        return Probe::Unknown(Error::Unsupported(foreign.to_owned()));
     }
     if let Some(format) = FORMATS.iter().find(|format| (format.probe)(prefix) == Match::Short) {
-        let n = prefix.len();
-        return Probe::Unknown(format!(
-            "ends after {n} bytes, within the mark of {}",
-            format.title
-        ));
+        let what =
+            format!("ends after {} bytes, within the mark of {}", prefix.len(), format.title);
+        return Probe::Unknown(Error::Malformed { format: format.name, offset: 0, what });
     }
     let extension = name.and_then(extension);
     let headerless = |format: &&Format| {
@@ -50,7 +48,10 @@ pub fn probe(prefix: &[u8], name: Option<&str>, at_end: bool) -> Probe {
     };
     match FORMATS.iter().find(headerless) {
         Some(format) => Probe::Format(format),
-        None => Probe::Unknown(format!("unknown format: --format names it, one of {}", names())),
+        None => {
+            let what = format!("unknown format: --format names it, one of {}", names());
+            Probe::Unknown(Error::Unsupported(what))
+        }
     }
 }
 

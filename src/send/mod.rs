@@ -215,7 +215,7 @@ impl Opening {
         }
         let format = match (how.format, probe(&bytes, how.file.to_str(), at_end)) {
             (Some(format), _) | (None, Probe::Format(format)) => format,
-            (None, Probe::Unknown(what)) => return Err(Error::Unsupported(what)),
+            (None, Probe::Unknown(error)) => return Err(error),
             (None, Probe::More) => return Err(Error::Unsupported("unknown format".to_owned())),
         };
         let is_marked = (format.probe)(&bytes) == Match::Yes;
