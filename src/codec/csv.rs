@@ -1,10 +1,11 @@
 //! Lines of comma-separated numbers: t, x, y, p, with or without a line of names above.
 //!
 //! The names may carry the sensor's size, as faery writes it: `t,x@346,y@260,on`. Times are whole
-//! µs. Must not guess at other units or separators.
+//! µs; an event of an impossible one is counted and dropped. Must not guess at other units or
+//! separators.
 
 use super::columns::{begins_a_name, field_of};
-use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch};
+use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor, SensorSize};
 
@@ -45,7 +46,7 @@ fn plausible(prefix: &[u8]) -> bool {
 }
 
 fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {
-    Box::new(Csv { columns: None, line: Vec::new(), n_lines: 0, offset: 0 })
+    Box::new(Csv { columns: None, line: Vec::new(), n_lines: 0, offset: 0, n_malformed: 0 })
 }
 
 fn encoder(options: &EncoderOptions) -> Box<dyn Encoder> {
@@ -90,8 +91,9 @@ impl Columns {
         Some(Columns { of: [t, x, y, p], n_columns, size })
     }
 
-    /// The event of a line, or what is wrong with it.
-    fn event(&self, line: &[u8]) -> std::result::Result<Event, String> {
+    /// The event of a line, none where its time is a whole number that no time can be, or what is
+    /// wrong with the line.
+    fn event(&self, line: &[u8]) -> std::result::Result<Option<Event>, String> {
         let mut fields = [&line[..0]; 4];
         let mut n_columns = 0;
         for (k, text) in line.split(|&byte| byte == b',').enumerate() {
@@ -109,14 +111,14 @@ impl Columns {
             b"0" | b"-1" | b"false" | b"False" => false,
             _ => return Err(found("polarity", p, "0, 1 or -1")),
         };
-        let t_us = number(t).filter(|&t| t <= Event::MAX_T_US);
+        if !is_whole(t.strip_prefix(b"-").unwrap_or(t)) {
+            return Err(found("time", t, "a whole number of µs, at least 0"));
+        }
         let side = |text| number(text).and_then(|n| u16::try_from(n).ok());
-        Ok(Event {
-            t_us: t_us.ok_or_else(|| found("time", t, "a whole number of µs, at least 0"))?,
-            x: side(x).ok_or_else(|| found("column", x, "a pixel's x"))?,
-            y: side(y).ok_or_else(|| found("row", y, "a pixel's y"))?,
-            polarity: Polarity::from_on(on),
-        })
+        let x = side(x).ok_or_else(|| found("column", x, "a pixel's x"))?;
+        let y = side(y).ok_or_else(|| found("row", y, "a pixel's y"))?;
+        let t_us = number(t).filter(|&t| t <= Event::MAX_T_US);
+        Ok(t_us.map(|t_us| Event { t_us, x, y, polarity: Polarity::from_on(on) }))
     }
 }
 
@@ -125,6 +127,11 @@ fn found(what: &str, text: &[u8], wanted: &str) -> String {
     format!("has the {what} `{text}`, expected {wanted}")
 }
 
+fn is_whole(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// `None` also for a number that is too large.
 fn number(text: &[u8]) -> Option<u64> {
     let digits = |number: u64, &byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
@@ -141,6 +148,7 @@ struct Csv {
     n_lines: u64,
     /// Offset of the present line.
     offset: u64,
+    n_malformed: u64,
 }
 
 impl Csv {
@@ -171,7 +179,10 @@ impl Csv {
     }
 
     fn event(&mut self, columns: &Columns, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
-        out.push(columns.event(text).map_err(|what| self.malformed(what))?);
+        match columns.event(text).map_err(|what| self.malformed(what))? {
+            Some(event) => out.push(event),
+            None => self.n_malformed += 1,
+        }
         Ok(())
     }
 
@@ -236,6 +247,10 @@ impl Decoder for Csv {
 
     fn sensor(&self) -> Sensor {
         Sensor { size: self.columns.and_then(|columns| columns.size), ..Sensor::default() }
+    }
+
+    fn tally(&self) -> Tally {
+        Tally { malformed: self.n_malformed, ..Tally::default() }
     }
 }
 

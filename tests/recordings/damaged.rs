@@ -459,6 +459,7 @@ fn csv() -> Vec<Row> {
     let last = "x,y,p,t\n3,4,1,100\n3,4,1,20".to_owned().into_bytes();
     let first = Event { t_us: 100, x: 3, y: 4, polarity: Polarity::On };
     let four = events[..4].to_vec();
+    let without = [&events[..4], &events[5..]].concat();
     vec![
         (
             "csv-columns.csv",
@@ -468,7 +469,8 @@ fn csv() -> Vec<Row> {
             "line 6 holds 3 columns",
         ),
         ("csv-text.csv", "a word for a number", with("1,2,many,0"), four.clone(), "row `many`"),
-        ("csv-negative.csv", "a negative time", with("-5,2,3,0"), four.clone(), "time `-5`"),
+        ("csv-negative.csv", "a negative time", with("-5,2,3,0"), without.clone(), ""),
+        ("csv-far.csv", "a time of 65 bits", with("18446744073709551616,2,3,0"), without, ""),
         (
             "csv-wide.csv",
             "a column beyond 16 bits",
