@@ -52,9 +52,15 @@ pub struct Extent {
 }
 
 impl RecordingInfo {
-    /// Time from the first to the latest event.
-    pub fn duration_us(&self) -> u64 {
-        self.last_us.unwrap_or(0) - self.first_us.unwrap_or(0)
+    /// Time from the first to the latest event; none without events.
+    pub fn duration_us(&self) -> Option<u64> {
+        Some(self.last_us? - self.first_us?)
+    }
+
+    /// Mean rate over that time; none where there is no such time.
+    pub fn events_per_ms(&self) -> Option<f64> {
+        let duration_us = self.duration_us().filter(|duration_us| *duration_us > 0)?;
+        Some(self.events as f64 / (duration_us as f64 / 1000.0))
     }
 
     fn take(&mut self, events: &[Event]) {

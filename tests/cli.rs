@@ -518,6 +518,11 @@ fn info_tells_recordings_and_models_apart() {
     check(&["info", unusable.to_str().unwrap()], 3);
     let records = records(&check(&["info", DECK, "models/poker.safetensors"], 0));
     assert_eq!((&records[0]["type"], &records[0]["events"]), (&"recording".into(), &23958.into()));
+    let [first_us, last_us] = ["first_us", "last_us"].map(|key| records[0][key].as_u64().unwrap());
+    let duration_us = last_us - first_us;
+    assert_eq!(records[0]["duration_us"], duration_us);
+    let rate = records[0]["events_per_ms"].as_f64().unwrap();
+    assert!((rate * duration_us as f64 / 1000.0 - 23958.0).abs() < 1e-6, "{rate}");
     assert_eq!((&records[1]["type"], &records[1]["window_us"]), (&"model".into(), &1000.into()));
 }
 

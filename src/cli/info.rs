@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{DecoderArgs, view_as_flags};
 use super::{Common, print, read_model};
@@ -74,7 +74,13 @@ fn tell_recording(path: &Path, args: &InfoArgs, is_text: bool) -> anyhow::Result
     let text = match is_text {
         _ if unread => String::new(),
         true => as_text(path, &info),
-        false => as_json("recording", path, &info)?,
+        false => {
+            let more = json!({
+                "duration_us": info.duration_us(),
+                "events_per_ms": info.events_per_ms(),
+            });
+            as_json("recording", path, &info, more)?
+        }
     };
     let Err(error) = read else { return Ok((text, 0)) };
     eprintln!("error: {}: {error}", path.display());
@@ -91,11 +97,13 @@ fn as_text(path: &Path, info: &RecordingInfo) -> String {
     line("sensor", info.sensor.map_or("not named".to_owned(), |size| format!("{size} pixels")));
     let share = 100.0 * info.on_events as f64 / info.events.max(1) as f64;
     line("events", format!("{}, {share:.1} % ON", grouped(info.events)));
-    if let (Some(first_us), Some(extent)) = (info.first_us, info.extent) {
-        let ms = info.duration_us() as f64 / 1000.0;
+    if let (Some(first_us), Some(duration_us), Some(extent)) =
+        (info.first_us, info.duration_us(), info.extent)
+    {
+        let ms = duration_us as f64 / 1000.0;
         line("duration", format!("{ms:.3} ms from t = {} µs", grouped(first_us)));
-        if ms > 0.0 {
-            line("rate", format!("{:.1} events a ms", info.events as f64 / ms));
+        if let Some(rate) = info.events_per_ms() {
+            line("rate", format!("{rate:.1} events a ms"));
         }
         let (x, y) = ((extent.x_min, extent.x_max), (extent.y_min, extent.y_max));
         line("extent", format!("x {} to {}, y {} to {}", x.0, x.1, y.0, y.1));
@@ -111,9 +119,16 @@ fn as_text(path: &Path, info: &RecordingInfo) -> String {
     text
 }
 
-fn as_json(kind: &str, path: &Path, info: &impl serde::Serialize) -> anyhow::Result<String> {
+/// A line of JSON; `more` is an object of what is worked out.
+fn as_json(
+    kind: &str,
+    path: &Path,
+    info: &impl serde::Serialize,
+    more: Value,
+) -> anyhow::Result<String> {
     let mut value = serde_json::to_value(info)?;
-    if let Some(object) = value.as_object_mut() {
+    if let (Some(object), Value::Object(more)) = (value.as_object_mut(), more) {
+        object.extend(more);
         object.insert("type".to_owned(), kind.into());
         object.insert("file".to_owned(), path.display().to_string().into());
     }
@@ -134,7 +149,7 @@ fn tell_model(path: &Path, is_text: bool) -> anyhow::Result<(String, u8)> {
     let text = if is_text {
         card_as_text(path, &model.card)?
     } else {
-        as_json("model", path, &model.card)?
+        as_json("model", path, &model.card, json!({}))?
     };
     Ok((text, 0))
 }
