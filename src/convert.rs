@@ -5,8 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::codec::{DecoderOptions, EncoderOptions, Format, Tally};
 use crate::error::{Error, Result};
-use crate::event::{Event, SensorSize};
+use crate::event::{Event, Sensor, SensorSize};
 use crate::recording::{Writer, read};
+use crate::view::{Orient, View, ViewSpec};
+
+/// Formats whose readers take the pixels to be in the order of the chip; all others' have the
+/// first one at the image's upper left corner.
+const IN_CHIP_ORDER: &[&str] = &["aedat2"];
 
 /// How to convert.
 #[derive(Clone, Copy)]
@@ -21,6 +26,8 @@ pub struct Conversion {
     pub encoder: EncoderOptions,
     /// Times are counted from the first event; one that is earlier gets 0.
     pub from_zero: bool,
+    /// Pixels as stored, or as a view turns them.
+    pub orient: Orient,
 }
 
 /// What a conversion did.
@@ -29,6 +36,8 @@ pub struct Converted {
     pub events: u64,
     /// What the input held besides.
     pub tally: Tally,
+    /// The pixels stand in an order that the output's format does not tell.
+    pub untold_order: bool,
     /// Why the input ended early, if it did; the events before it were written. An interruption
     /// is [`Error::Stopped`].
     pub ended: Option<Error>,
@@ -37,14 +46,22 @@ pub struct Converted {
 /// Converts `input` into `output`, until `stop` is set.
 ///
 /// # Errors
-/// When nothing could be read, an event has no place in the output's format, or the output cannot
-/// be written; what stood there then stays as it was.
+/// When nothing could be read, an event has no place in the output's format or cannot be turned, or
+/// the output cannot be written; what stood there then stays as it was.
 pub fn convert(
     input: &Path,
     output: &Path,
     how: &Conversion,
     stop: &AtomicBool,
 ) -> Result<Converted> {
+    let keeps_order = IN_CHIP_ORDER.contains(&how.to.name);
+    if how.orient == Orient::Upright && keeps_order {
+        return Err(Error::Usage(format!(
+            "{} keeps the chip's order of pixels, and its readers turn them: leave --orient out",
+            how.to.title
+        )));
+    }
+    let mut turning: Option<Turning> = None;
     let mut writer: Option<Writer> = None;
     let (mut start_us, mut moved) = (None, Vec::new());
     let mut events = 0;
@@ -64,6 +81,11 @@ pub fn convert(
             chunk.iter().map(|event| Event { t_us: event.t_us.saturating_sub(start_us), ..*event }),
         );
         let wrote = (|| {
+            let turning = match &turning {
+                Some(turning) => turning,
+                None => turning.insert(Turning::new(how, sensor)?),
+            };
+            turning.apply(&mut moved)?;
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => writer.insert(Writer::create(output, how.to, &options(sensor.size))?),
@@ -91,5 +113,44 @@ pub fn convert(
         writer.write(&[])?;
     }
     writer.finish()?;
-    Ok(Converted { events, tally: facts.tally, ended })
+    let untold_order = how.orient == Orient::Stored && is_mirrored(&facts.sensor) && !keeps_order;
+    Ok(Converted { events, tally: facts.tally, untold_order, ended })
+}
+
+fn is_mirrored(sensor: &Sensor) -> bool {
+    sensor.mirrored_x || sensor.mirrored_y
+}
+
+/// The view that turns a recording's pixels and its size, where they are to be turned.
+struct Turning(Option<(View, SensorSize)>);
+
+impl Turning {
+    fn new(how: &Conversion, sensor: &Sensor) -> Result<Self> {
+        if how.orient == Orient::Stored || !is_mirrored(sensor) {
+            return Ok(Turning(None));
+        }
+        let Some(size) = how.encoder.sensor.or(sensor.size) else {
+            return Err(Error::Usage(
+                "the recording names no sensor size, without which it cannot be turned: give it \
+                 with --sensor WxH"
+                    .to_owned(),
+            ));
+        };
+        let spec = ViewSpec { sensor: Some(size), orient: how.orient, ..ViewSpec::default() };
+        Ok(Turning(Some((View::new(&spec, sensor, size)?, size))))
+    }
+
+    fn apply(&self, events: &mut [Event]) -> Result<()> {
+        let Some((view, size)) = &self.0 else { return Ok(()) };
+        // The view would set it aside; a recording is converted whole.
+        if let Some(event) = events.iter().find(|event| size.address(event).is_none()) {
+            let Event { t_us, x, y, .. } = event;
+            return Err(Error::Usage(format!(
+                "the event at {t_us} µs, pixel {x},{y} lies outside of the sensor's {size} pixels, \
+                 which cannot be turned so: --sensor WxH gives another size",
+            )));
+        }
+        view.apply(events);
+        Ok(())
+    }
 }

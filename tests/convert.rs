@@ -156,6 +156,92 @@ fn an_interruption_leaves_a_whole_recording_and_says_what_it_holds() {
     assert!(told.contains("interrupted") && digits(&told).contains(&events.to_string()), "{told}");
 }
 
+/// Rows of the table that a recording becomes, and what was said.
+#[cfg(unix)]
+fn table(flags: &[&str], path: &str) -> (Vec<[u64; 4]>, String) {
+    let arguments = [&["convert", "--to", "csv"], flags, &[path, "/dev/stdout"]].concat();
+    let (table, told) = check(&arguments, 0);
+    let rows = table.lines().skip(1).map(|line| {
+        let numbers: Vec<u64> = line.split(',').map(|number| number.parse().unwrap()).collect();
+        numbers.try_into().unwrap()
+    });
+    (rows.collect(), told)
+}
+
+#[cfg(unix)]
+#[test]
+fn what_stands_in_a_chip_s_order_is_turned_or_said_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let upright = folder.path().join("upright.aedat4");
+    let upright = upright.to_str().unwrap();
+    for (path, [width, height]) in [
+        ("fixtures/formats/aedat2-dvs128.aedat", [128, 128]),
+        ("fixtures/formats/aedat2-davis346.aedat", [346, 260]),
+    ] {
+        let (stored, told) = table(&[], path);
+        assert!(told.contains("note: ") && told.contains("--orient upright"), "{told}");
+        let (turned, told) = table(&["--orient", "upright"], path);
+        assert!(!told.contains("note: "), "{told}");
+        assert_eq!(
+            turned,
+            stored
+                .iter()
+                .map(|[t, x, y, on]| [*t, width - 1 - x, height - 1 - y, *on])
+                .collect::<Vec<_>>()
+        );
+        let view = ["replay", "--scale", "--orient", "upright"];
+        let seen = check(&[&view[..], &[path]].concat(), 0).0.replace(path, "");
+        check(&["convert", "--orient", "upright", path, upright], 0);
+        for flag in [&view[..2], &view[..]] {
+            let lines = check(&[flag, &[upright]].concat(), 0).0;
+            assert_eq!(lines.replace(upright, ""), seen, "{path} {flag:?}");
+        }
+        let again = folder.path().join("again.aedat");
+        let again = again.to_str().unwrap();
+        assert!(!check(&["convert", path, again], 0).1.contains("note: "));
+        let (_, told) = check(&["convert", "--orient", "upright", path, again], 2);
+        assert!(told.contains("leave --orient out"), "{told}");
+    }
+    // Of an unknown size nothing can be turned, nor what lies outside of a size.
+    let sizeless = "fixtures/formats/aedat2-plain.aedat";
+    let (_, told) = check(&["convert", "--orient", "upright", sizeless, upright], 2);
+    assert!(told.contains("--sensor WxH"), "{told}");
+    let small = ["convert", "--orient", "upright", "--sensor", "4x4", sizeless, upright];
+    let (_, told) = check(&small, 2);
+    assert!(told.contains("outside of the sensor's 4x4 pixels"), "{told}");
+    let (plain, _) = table(&[], DECK);
+    assert_eq!(table(&["--orient", "upright"], DECK).0, plain);
+}
+
+#[test]
+fn flags_that_would_be_ignored_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("out");
+    let out = folder.to_str().unwrap();
+    let table = format!("{out}.csv");
+    let long = "x".repeat(300);
+    for (arguments, code, part) in [
+        (&["convert", DECK, "-", "--to", "csv"][..], 2, "/dev/stdout"),
+        (&["convert", DECK, &table, "--compression", "zstd"], 2, "aedat4"),
+        (&["convert", DECK, &table, "--compression", "lz4"], 2, "aedat4"),
+        (&["synth", "--out", out, "--per-class", "1", "--gap", "1ms..2ms"], 2, "--deck"),
+        (&["synth", "--out", out, "--per-class", "1", "--gap-noise", "5"], 2, "--deck"),
+        (&["synth", "--out", out, "--to", "csv", "--compression", "zstd"], 2, "aedat4"),
+        (&["synth", "--out", &table, "--deck", "1", "--compression", "zstd"], 2, "aedat4"),
+        (&["synth", "--out", "-", "--deck", "1", "--to", "csv"], 2, "/dev/stdout"),
+        (&["synth", "--out", &table], 2, "--deck"),
+        (&["synth", "--out", out, "--seed", "4294967296"], 2, "2^32"),
+        // As every command, where a folder cannot be made.
+        (&["synth", "--out", &long], 1, "cannot create"),
+    ] {
+        let (_, told) = check(arguments, code);
+        assert!(told.contains(part), "{arguments:?}: {told}");
+        assert!(!Path::new(&table).exists() && !folder.exists(), "{arguments:?} wrote");
+    }
+    check(&["synth", "--out", &table, "--pips", "cl,di", "--gap", "1ms", "--gap-noise", "1"], 0);
+    check(&["synth", "--out", out, "--per-class", "1", "--seed", "4294967295"], 0);
+}
+
 #[test]
 fn a_deck_as_a_table_does_not_lose_itself_to_its_truth() {
     let folder = tempfile::tempdir().unwrap();

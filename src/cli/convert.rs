@@ -1,20 +1,24 @@
 //! `dvs-stream convert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use super::args::{DecoderArgs, FormatName, parse_format, parse_size};
+use super::args::{DecoderArgs, FormatName, OrientArg, parse_format, parse_size};
 use super::{Common, interruption, is_same_file};
-use crate::codec::{Compression, EncoderOptions, for_writing};
+use crate::codec::{Compression, EncoderOptions, Format, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
+use crate::source::is_stdin;
+use crate::view::Orient;
 
 const EXAMPLES: &str = "Examples:
+  dvs-stream convert fixtures/deck.aedat4 deck.csv
   dvs-stream convert heart.aedat heart.aedat4 --sensor 35x35
+  dvs-stream convert camera.aedat camera.aedat4 --orient upright
   dvs-stream convert camera.aedat4 small.aedat4 --compression zstd-high
   dvs-stream convert 5.bs2 five.aedat                 N-MNIST to AEDAT 2.0
   dvs-stream convert camera.aedat4 old.aedat --from-zero
@@ -33,15 +37,18 @@ pub struct ConvertArgs {
     /// Format to write [default: by OUT's extension]
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     to: Option<FormatName>,
-    /// Compression of AEDAT 4
-    #[arg(long, default_value = "lz4")]
-    compression: CompressionArg,
+    /// Compression of AEDAT 4 [default: lz4]
+    #[arg(long)]
+    compression: Option<CompressionArg>,
     /// Move the times so that the first event's is 0
     #[arg(long)]
     from_zero: bool,
     /// Size of the sensor, in place of what IN says
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     sensor: Option<SensorSize>,
+    /// Pixels as stored, or turned so that the image stands upright
+    #[arg(long, default_value = "stored")]
+    orient: OrientArg,
     #[command(flatten)]
     decoder: DecoderArgs,
 }
@@ -68,8 +75,34 @@ impl From<CompressionArg> for Compression {
     }
 }
 
+/// Formats that are compressed.
+const COMPRESSED: &[&str] = &["aedat4", "dv"];
+
+/// The compression that was asked for.
+///
+/// # Errors
+/// When the format to be written has none.
+pub fn compression(asked: Option<CompressionArg>, to: &Format) -> anyhow::Result<Compression> {
+    if asked.is_some() && !COMPRESSED.contains(&to.name) {
+        bail!("--compression is for {}, not for {}", COMPRESSED.join(" and "), to.name);
+    }
+    Ok(asked.map(Compression::from).unwrap_or_default())
+}
+
+/// Standard output is written to as a file, which may be named; a file named `-` is nobody's wish.
+///
+/// # Errors
+/// When it is named as standard input is.
+pub fn check_out(out: &Path) -> anyhow::Result<()> {
+    if is_stdin(out) {
+        bail!("-: to write to standard output, name /dev/stdout");
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    check_out(&args.out)?;
     let to = match args.to {
         Some(FormatName(format)) => format,
         None => for_writing(&args.out.to_string_lossy())?,
@@ -81,8 +114,12 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         from: args.decoder.format(),
         decoder: args.decoder.options(),
         to,
-        encoder: EncoderOptions { sensor: args.sensor, compression: args.compression.into() },
+        encoder: EncoderOptions {
+            sensor: args.sensor,
+            compression: compression(args.compression, to)?,
+        },
         from_zero: args.from_zero,
+        orient: Orient::from(args.orient),
     };
     let stop = interruption()?;
     let converted = match convert(&args.input, &args.out, &how, &stop) {
@@ -100,6 +137,14 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         let malformed = converted.tally.malformed;
         if malformed > 0 {
             eprintln!("warning: {} events of impossible times were dropped", grouped(malformed));
+        }
+        if converted.untold_order {
+            eprintln!(
+                "note: {}: its pixels stand in the chip's order, which {} does not tell: --orient \
+                 upright turns them",
+                args.input.display(),
+                to.title
+            );
         }
     }
     let Some(ended) = converted.ended else { return Ok(ExitCode::SUCCESS) };

@@ -4,14 +4,15 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::Common;
 use super::args::{FormatName, parse_format, parse_time};
-use super::convert::CompressionArg;
+use super::convert::{CompressionArg, check_out, compression};
 use super::data::truth_beside;
 use crate::codec::{EncoderOptions, Format, for_writing};
+use crate::error::Error;
 use crate::event::Event;
 use crate::recording::Writer;
 use crate::store;
@@ -21,6 +22,9 @@ const EXAMPLES: &str = "Examples:
   dvs-stream synth --out pips --per-class 100           pips/cl/cl_0.aedat4 … as `train` reads them
   dvs-stream synth --out deck.aedat4 --deck 8           eight pips in a row; truth in deck.csv
   dvs-stream synth --out deck.aedat --deck 52 --gap 5ms..50ms --gap-noise 1.5 --seed 7";
+
+/// The flags that ask for a deck.
+const DECKS: &str = "decks";
 
 /// Make labelled recordings of moving card pips; a seed fixes every byte
 #[derive(Args)]
@@ -33,22 +37,22 @@ pub struct SynthArgs {
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "deck", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     per_class: u32,
     /// One recording of N pips one after another
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", group = DECKS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     deck: Option<u32>,
     /// The pips of a deck, in order [default: drawn from the seed]
-    #[arg(long, value_name = "cl,di,…", value_delimiter = ',', value_parser = parse_pip, conflicts_with_all = ["deck", "per_class"])]
+    #[arg(long, value_name = "cl,di,…", value_delimiter = ',', value_parser = parse_pip, group = DECKS, conflicts_with_all = ["deck", "per_class"])]
     pips: Vec<Pip>,
     /// Silence between the pips of a deck
-    #[arg(long, value_name = "MIN..MAX", default_value = "5ms..50ms", value_parser = parse_range)]
+    #[arg(long, value_name = "MIN..MAX", default_value = "5ms..50ms", value_parser = parse_range, requires = DECKS)]
     gap: RangeInclusive<u64>,
-    /// Fixes every byte
+    /// Fixes every byte; below 2^32 for a folder
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Stray events a ms while a pip is seen
     #[arg(long, value_name = "RATE", default_value_t = 1.5, value_parser = parse_rate)]
     noise: f64,
     /// Stray events a ms in a deck's gaps
-    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = parse_rate)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = parse_rate, requires = DECKS)]
     gap_noise: f64,
     /// All classes move alike, so that only shapes tell them apart
     #[arg(long)]
@@ -56,9 +60,9 @@ pub struct SynthArgs {
     /// Format to write [default: by the file's extension, else aedat4]
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     to: Option<FormatName>,
-    /// Compression of AEDAT 4
-    #[arg(long, default_value = "lz4")]
-    compression: CompressionArg,
+    /// Compression of AEDAT 4 [default: lz4]
+    #[arg(long)]
+    compression: Option<CompressionArg>,
 }
 
 fn parse_pip(text: &str) -> Result<Pip, String> {
@@ -105,6 +109,7 @@ fn make_deck(
     options: &PipOptions,
     common: &Common,
 ) -> anyhow::Result<()> {
+    check_out(&args.out)?;
     let format = match args.to {
         Some(FormatName(format)) => format,
         None => for_writing(&args.out.to_string_lossy())?,
@@ -112,8 +117,9 @@ fn make_deck(
     if args.out.is_dir() {
         bail!("{}: a deck is one file, this is a folder", args.out.display());
     }
+    let encoder = encoder(args, format)?;
     let Deck { events, truth } = synth::deck(pips, args.seed, args.gap.clone(), options);
-    write(args, &args.out, format, &events)?;
+    write(&args.out, format, &encoder, &events)?;
     let mut side = String::from("from_us,to_us,label\n");
     for entry in &truth {
         side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());
@@ -132,15 +138,26 @@ fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyh
         Some(FormatName(format)) => format,
         None => crate::codec::by_name("aedat4")?,
     };
+    if !args.out.is_dir() && for_writing(&args.out.to_string_lossy()).is_ok() {
+        let out = args.out.display();
+        bail!("{out}: the name of a recording, which --deck N makes; without it, name a folder");
+    }
+    // Each of a folder's recordings has a seed of its own: its number, and the folder's above it.
+    let Ok(seed) = u32::try_from(args.seed) else {
+        bail!("--seed {}: a folder's is below 2^32", args.seed);
+    };
+    let encoder = encoder(args, format)?;
     let extension = format.extensions.first().copied().unwrap_or("aedat4");
     for pip in Pip::ALL {
         let folder = args.out.join(pip.label());
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).map_err(|source| {
+            let what = format!("cannot create {}", folder.display());
+            Error::Io { what, source }
+        })?;
         for k in 0..u64::from(args.per_class) {
-            let seed = args.seed.wrapping_mul(1 << 32).wrapping_add(k);
+            let seed = (u64::from(seed) << 32) + k;
             let path = folder.join(format!("{}_{k}.{extension}", pip.label()));
-            write(args, &path, format, &synth::pip(pip, seed, options))?;
+            write(&path, format, &encoder, &synth::pip(pip, seed, options))?;
         }
     }
     if !common.quiet {
@@ -149,10 +166,18 @@ fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyh
     Ok(())
 }
 
-fn write(args: &SynthArgs, path: &Path, format: &Format, events: &[Event]) -> anyhow::Result<()> {
-    let options =
-        EncoderOptions { sensor: Some(synth::SENSOR), compression: args.compression.into() };
-    let mut writer = Writer::create(path, format, &options)?;
+fn encoder(args: &SynthArgs, format: &Format) -> anyhow::Result<EncoderOptions> {
+    let compression = compression(args.compression, format)?;
+    Ok(EncoderOptions { sensor: Some(synth::SENSOR), compression })
+}
+
+fn write(
+    path: &Path,
+    format: &Format,
+    encoder: &EncoderOptions,
+    events: &[Event],
+) -> anyhow::Result<()> {
+    let mut writer = Writer::create(path, format, encoder)?;
     writer.write(events)?;
     Ok(writer.finish()?)
 }
