@@ -331,25 +331,6 @@ fn another_sensor_is_refused_until_it_is_mapped() {
 }
 
 #[test]
-fn a_damaged_model_is_code_3() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.safetensors");
-    let whole = std::fs::read("models/poker.safetensors").unwrap();
-    let mut nan = whole.clone();
-    let end = nan.len();
-    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    for (bytes, part) in
-        [(&whole[..1000], "safetensors"), (&whole[..end - 4], "safetensors"), (&nan, "finite")]
-    {
-        std::fs::write(&path, bytes).unwrap();
-        let output = run(&["replay", "--model", path.to_str().unwrap(), DECK]);
-        assert_eq!(output.status.code(), Some(3));
-        assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
-    }
-}
-
-#[test]
-#[test]
 fn flags_switch_off_what_the_model_s_view_switches_on() {
     let model = std::fs::read("models/poker.safetensors").unwrap();
     let mut model = Model::from_bytes(&model).unwrap();
@@ -385,6 +366,25 @@ fn flags_switch_off_what_the_model_s_view_switches_on() {
     assert_eq!(check(&["replay", "--flip-x", DECK], 0), check(&["replay", DECK, "--flip-x"], 0));
 }
 
+#[test]
+fn a_damaged_model_is_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let whole = std::fs::read("models/poker.safetensors").unwrap();
+    let mut nan = whole.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    for (bytes, part) in
+        [(&whole[..1000], "safetensors"), (&whole[..end - 4], "safetensors"), (&nan, "finite")]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let output = run(&["replay", "--model", path.to_str().unwrap(), DECK]);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let mut child = program(&["replay", "--loop", "200", DECK])
         .stdout(Stdio::piped())

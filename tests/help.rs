@@ -47,6 +47,30 @@ fn the_help_is_what_was_looked_at() {
     assert!(differing.is_empty(), "the help of {differing:?} differs from tests/help");
 }
 
+/// In a folder that holds the fixtures, as a checkout does. `send` and `serve` need a peer, what
+/// `train`, `eval` and `import` begin with is the user's own, and `synth` makes too much for a test.
+#[test]
+fn the_first_example_works() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("fixtures")).unwrap();
+    std::fs::copy("fixtures/deck.aedat4", folder.path().join("fixtures/deck.aedat4")).unwrap();
+    for command in ["", "replay", "info", "convert", "completions"] {
+        let help = help(command);
+        let example = help.lines().nth(1).and_then(|line| line.trim().strip_prefix("dvs-stream "));
+        // What follows a gap is said of the example, what follows `>` is the shell's.
+        let words = example.unwrap().split("  ").next().unwrap().split_whitespace();
+        let words: Vec<_> = words.take_while(|word| *word != ">").collect();
+        assert!(words[0] == command || command.is_empty(), "{command}: {words:?}");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_dvs-stream"));
+        let output = program.current_dir(&folder).args(&words).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {told}");
+    }
+    let send = help("send");
+    let names = |line: &str| line.contains("--print fixtures/deck.aedat4 tcp://");
+    assert!(send.lines().nth(1).is_some_and(names), "{send}");
+}
+
 /// A command that is missing above would have no help that was looked at.
 #[test]
 fn every_command_is_looked_at() {

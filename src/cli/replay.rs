@@ -22,7 +22,7 @@ use crate::source::{is_read_once, is_stdin};
 use crate::window::{Origin, WindowConfig};
 
 const EXAMPLES: &str = "Examples:
-  dvs-stream replay deck.aedat4                        running answers of the built-in model
+  dvs-stream replay fixtures/deck.aedat4               running answers of the built-in model
   dvs-stream replay --output jsonl *.aedat | jq .label
   dvs-stream replay --speed 1 --loop 10 heart.aedat    at the recorded pace, ten times
   dvs-stream replay --scale camera.aedat4              map a larger sensor onto the model's

@@ -19,10 +19,12 @@ use crate::send::{Hello, Sent, Target, Transmission, send};
 use crate::source::{is_stdin, read_bounded};
 
 const EXAMPLES: &str = "Examples:
-  dvs-stream send --print deck.aedat4 tcp://127.0.0.1:7000     to a server, and print its answers
+  dvs-stream send --print fixtures/deck.aedat4 tcp://127.0.0.1:7000
+                                                       to a server, and print its answers
   dvs-stream send --speed max --loop 10 deck.aedat4 unix:///run/dvs.sock
   dvs-stream send deck.aedat4 'udp://127.0.0.1:3333?format=faery-t64'
-  dvs-stream send --loop 100 deck.aedat4 dv://127.0.0.1:7777   as a DV server, which clients dial";
+  dvs-stream send --loop 100 deck.aedat4 dv://127.0.0.1:7777
+                                                       as a DV server, which clients dial";
 
 /// Longest file of a token.
 const MAX_TOKEN_BYTES: u64 = 4 << 10;
