@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::frame::Window;
 use crate::prediction::{Segment, Verdict};
+use crate::quantity::{format_time_us, parse_time_us};
 
 /// What the readout's voltage over a segment is turned into. Written as on the command line:
 /// `last`, `max`, `max:20ms`, `mean`, `ema:10ms`.
@@ -84,51 +85,6 @@ impl TryFrom<String> for Readout {
 impl From<Readout> for String {
     fn from(readout: Readout) -> String {
         readout.to_string()
-    }
-}
-
-/// `250ms`, `1.5s` or `30us` in µs; `None` for anything else, negative, beyond 300,000 years, or
-/// with a part of a µs.
-pub fn parse_time_us(text: &str) -> Option<u64> {
-    let (number, unit_us) = if let Some(number) = text.strip_suffix("us") {
-        (number, 1.0)
-    } else if let Some(number) = text.strip_suffix("ms") {
-        (number, 1e3)
-    } else {
-        (text.strip_suffix('s')?, 1e6)
-    };
-    let plain = number.bytes().all(|c| c.is_ascii_digit() || c == b'.');
-    let t_us = number.parse::<f64>().ok().filter(|_| plain)? * unit_us;
-    // What is more than a rounding of the product.
-    let whole = (t_us - t_us.round()).abs() < 1e-3;
-    (t_us.is_finite() && t_us < 9e18 && whole).then_some(t_us.round() as u64)
-}
-
-/// [`parse_time_us`] for people.
-///
-/// # Errors
-/// What was expected.
-pub fn parse_time(text: &str) -> std::result::Result<u64, String> {
-    parse_time_us(text)
-        .ok_or_else(|| "expected a time of whole microseconds, as 250ms, 1.5s or 500us".to_owned())
-}
-
-/// A share, from 0 to 1.
-///
-/// # Errors
-/// What was expected, where it is none.
-pub fn check_share(share: f32) -> std::result::Result<f32, String> {
-    let within = (0.0..=1.0).contains(&share);
-    within.then_some(share).ok_or_else(|| "expected a number from 0 to 1".to_owned())
-}
-
-/// The shortest of `us`, `ms` and `s` that says it exactly.
-pub fn format_time_us(t_us: u64) -> String {
-    match t_us {
-        0 => "0ms".to_string(),
-        t if t.is_multiple_of(1_000_000) => format!("{}s", t / 1_000_000),
-        t if t.is_multiple_of(1000) => format!("{}ms", t / 1000),
-        t => format!("{t}us"),
     }
 }
 

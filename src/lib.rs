@@ -60,6 +60,7 @@ pub mod pictures;
 pub mod plot;
 pub mod prediction;
 pub mod progress;
+pub mod quantity;
 pub mod recording;
 pub mod replay;
 pub mod ring;

@@ -14,7 +14,7 @@ use skip::skip;
 /// Modules by layer. A module may import from its own layer and from those below it, but for
 /// [`GROUPS`].
 const LAYERS: &[&[&str]] = &[
-    &["error", "event", "frame", "prediction"],
+    &["error", "event", "frame", "prediction", "quantity"],
     &["codec", "view", "window", "nn", "decide", "model", "session", "synth", "augment"],
     &[
         "ring",
@@ -70,7 +70,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rand_distr", &["synth", "augment", "nn"]),
     ("rayon", &["nn"]),
     ("ringbuf", &["ring"]),
-    ("safetensors", &["model", "nn", "serve", "sink", "train"]),
+    ("safetensors", &["model", "nn", "replay", "serve", "train"]),
     (
         "serde",
         &[

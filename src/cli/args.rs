@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
-pub use crate::decide::parse_time;
-use crate::decide::{Readout, check_share, format_time_us};
+use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::model::{Card, MAX_WINDOW_US};
 use crate::nn::DeviceChoice;
+pub use crate::quantity::parse_time;
+use crate::quantity::{check_share, format_time_us};
 use crate::view::{Crop, Orient, PolarityBit, ViewSpec};
 
 /// Which model.

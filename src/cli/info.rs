@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::args::{DecoderArgs, view_as_flags};
 use super::{Common, print, read_model};
-use crate::decide::format_time_us;
 use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
 use crate::model::{Card, Model};
 use crate::nn::{Found, devices};
+use crate::quantity::format_time_us;
 use crate::source::is_stdin;
 
 const EXAMPLES: &str = "Examples:

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 
 use super::config::StreamConfig;
 use crate::codec::by_name;
-use crate::decide::{Readout, check_share, parse_time};
+use crate::decide::Readout;
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::model::check_gap;
+use crate::quantity::{check_share, parse_time};
 use crate::telemetry::{ANONYMOUS, DEPARTED};
 use crate::view::{Crop, Orient, PolarityBit};
 

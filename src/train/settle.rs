@@ -5,8 +5,9 @@
 use super::loss::LossKind;
 use super::recipe::Recipe;
 use crate::dataset::{Dataset, Loading, Sample};
-use crate::decide::{MAX_READOUT_WINDOWS, Readout, format_time_us};
+use crate::decide::{MAX_READOUT_WINDOWS, Readout};
 use crate::model::{Card, MAX_GAP_WINDOWS, VERSION};
+use crate::quantity::format_time_us;
 
 /// Share of a window's mean count that is still quiet.
 const QUIET_SHARE: f64 = 0.03;
