@@ -351,6 +351,9 @@ fn damage_is_told_as_replay_tells_it() {
         let (expected, _) = replay(bytes, &[]);
         assert_eq!(nameless(&say(&server, bytes)), nameless(&expected), "{} bytes", bytes.len());
     }
+    // A recording without a byte is damaged; a live stream of bare events may hold none.
+    let lines = say(&server, b"dvs-stream {\"format\":\"nmnist\"}\n");
+    assert_eq!((last(&lines)["events"].as_u64(), lines.lines().count()), (Some(0), 1), "{lines}");
     server.end();
 }
 
