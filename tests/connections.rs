@@ -28,13 +28,6 @@ fn confined(soft: u32, hard: u32, flags: &str) -> Server {
 }
 
 impl Server {
-    fn warning(&mut self) -> String {
-        let mut line = String::new();
-        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
-        assert!(line.starts_with("warning: "), "{line}");
-        line
-    }
-
     /// Ends it in good order, with nothing to complain about.
     fn end(self) {
         self.signal("-TERM");

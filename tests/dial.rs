@@ -3,7 +3,7 @@
 
 mod server;
 
-use std::io::{BufRead, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -24,14 +24,6 @@ fn dialling(url: &str, flags: &[&str], listeners: usize) -> Server {
 }
 
 impl Server {
-    /// Its next warning.
-    fn warning(&mut self) -> String {
-        let mut line = String::new();
-        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
-        assert!(line.starts_with("warning: "), "{line}");
-        line
-    }
-
     /// Records up to the next summary, without the stream's name.
     fn stream(&mut self, name: &str) -> String {
         let mut lines = String::new();

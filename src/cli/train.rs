@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
-use super::{Common, interruption, print, scores};
+use super::{Common, check_new_file, interruption, print, scores};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
@@ -268,17 +268,9 @@ fn command_line() -> String {
 }
 
 fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
-    let files = [("--out", "model", Some(&args.out)), ("--log", "log", args.log.as_ref())];
-    for (flag, what, path) in files {
-        let Some(path) = path else { continue };
-        if path.is_dir() {
-            bail!("{flag} {}: this is a folder; name the {what} file", path.display());
-        }
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
-            && !folder.is_dir()
-        {
-            bail!("{flag} {}: there is no folder {}", path.display(), folder.display());
-        }
+    check_new_file("--out", "model file", &args.out)?;
+    if let Some(log) = &args.log {
+        check_new_file("--log", "log file", log)?;
     }
     let checkpoint = train::checkpoint_path(&args.out);
     let report = args.report_folder();

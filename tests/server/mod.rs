@@ -96,6 +96,14 @@ impl Server {
         line
     }
 
+    /// Its next warning, where standard error is heard.
+    pub fn warning(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
+        assert!(line.starts_with("warning: "), "{line}");
+        line
+    }
+
     /// Lines of standard output to the next summary.
     pub fn until_summary(&mut self) -> String {
         let mut lines = String::new();
