@@ -9,10 +9,6 @@ use crate::event::{Event, Sensor, SensorSize};
 use crate::recording::{Writer, read};
 use crate::view::{Orient, View, ViewSpec};
 
-/// Formats whose readers take the pixels to be in the order of the chip; all others' have the
-/// first one at the image's upper left corner.
-const IN_CHIP_ORDER: &[&str] = &["aedat2"];
-
 /// How to convert.
 #[derive(Clone, Copy)]
 pub struct Conversion {
@@ -54,7 +50,7 @@ pub fn convert(
     how: &Conversion,
     stop: &AtomicBool,
 ) -> Result<Converted> {
-    let keeps_order = IN_CHIP_ORDER.contains(&how.to.name);
+    let keeps_order = how.to.in_chip_order;
     if how.orient == Orient::Upright && keeps_order {
         return Err(Error::Usage(format!(
             "{} keeps the chip's order of pixels, and its readers turn them: leave --orient out",

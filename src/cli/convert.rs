@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, FormatName, OrientArg, parse_format, parse_size};
 use super::{Common, interruption, is_same_file};
-use crate::codec::{Compression, EncoderOptions, Format, for_writing};
+use crate::codec::{Compression, EncoderOptions, FORMATS, Format, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
@@ -75,16 +75,15 @@ impl From<CompressionArg> for Compression {
     }
 }
 
-/// Formats that are compressed.
-const COMPRESSED: &[&str] = &["aedat4", "dv"];
-
 /// The compression that was asked for.
 ///
 /// # Errors
 /// When the format to be written has none.
 pub fn compression(asked: Option<CompressionArg>, to: &Format) -> anyhow::Result<Compression> {
-    if asked.is_some() && !COMPRESSED.contains(&to.name) {
-        bail!("--compression is for {}, not for {}", COMPRESSED.join(" and "), to.name);
+    if asked.is_some() && !to.compressed {
+        let compressed = FORMATS.iter().filter(|format| format.compressed);
+        let names: Vec<_> = compressed.map(|format| format.name).collect();
+        bail!("--compression is for {}, not for {}", names.join(" and "), to.name);
     }
     Ok(asked.map(Compression::from).unwrap_or_default())
 }

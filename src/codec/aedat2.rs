@@ -22,6 +22,8 @@ pub const FORMAT: Format = Format {
     plausible: |_| false,
     decoder,
     encoder: Some(encoder),
+    compressed: false,
+    in_chip_order: true,
 };
 
 const NAME: &str = "aedat2";

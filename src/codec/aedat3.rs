@@ -19,6 +19,8 @@ pub const FORMAT: Format = Format {
     plausible: |_| false,
     decoder,
     encoder: None,
+    compressed: false,
+    in_chip_order: false,
 };
 
 const NAME: &str = "aedat3";

@@ -18,6 +18,8 @@ pub const FORMAT: Format = Format {
     plausible,
     decoder,
     encoder: Some(encoder),
+    compressed: false,
+    in_chip_order: false,
 };
 
 const NAME: &str = "csv";

@@ -19,6 +19,8 @@ pub const T64: Format = Format {
     plausible: |_| false,
     decoder: |_| Box::new(RecordDecoder::<T64Layout, 13>::stream()),
     encoder: Some(|_| Box::new(RecordEncoder::<T64Layout, 13>::new())),
+    compressed: false,
+    in_chip_order: false,
 };
 
 /// Row of the shorter layout in [`super::FORMATS`].
@@ -30,6 +32,8 @@ pub const T32: Format = Format {
     plausible: |_| false,
     decoder: |_| Box::new(RecordDecoder::<T32Layout, 8>::stream()),
     encoder: Some(|_| Box::new(RecordEncoder::<T32Layout, 8>::new())),
+    compressed: false,
+    in_chip_order: false,
 };
 
 /// Row of the longer layout in [`super::DATAGRAMS`].

@@ -237,6 +237,11 @@ pub struct Format {
     pub decoder: fn(&DecoderOptions) -> Box<dyn Decoder>,
     /// A fresh encoder, where the format can be written.
     pub encoder: Option<NewEncoder>,
+    /// Whether what is written may be compressed.
+    pub compressed: bool,
+    /// Whether readers of what is written take its pixels to be in the order of the chip; those of
+    /// all others have the first one at the image's upper left corner.
+    pub in_chip_order: bool,
 }
 
 /// Every format; a new one is a file and a row here.

@@ -16,6 +16,8 @@ pub const FORMAT: Format = Format {
     plausible,
     decoder,
     encoder: None,
+    compressed: false,
+    in_chip_order: false,
 };
 
 const NAME: &str = "nmnist";

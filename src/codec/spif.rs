@@ -20,6 +20,8 @@ pub const FORMAT: Format = Format {
     plausible: |_| false,
     decoder: |_| Box::new(Spif::new(false)),
     encoder: Some(encoder),
+    compressed: false,
+    in_chip_order: false,
 };
 
 /// Row of [`super::DATAGRAMS`].

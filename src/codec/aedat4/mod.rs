@@ -28,6 +28,8 @@ pub const FORMAT: Format = Format {
     plausible: |_| false,
     decoder: |options| Box::new(Aedat4Decoder::file(options)),
     encoder: Some(|options| Box::new(Aedat4Encoder::new(options))),
+    compressed: true,
+    in_chip_order: false,
 };
 
 /// The row of what a DV server sends in [`super::FORMATS`]: AEDAT 4.0 without the opening line and
@@ -40,6 +42,8 @@ pub const DV: Format = Format {
     plausible: |_| false,
     decoder: |options| Box::new(Aedat4Decoder::network(options)),
     encoder: Some(|options| Box::new(Aedat4Encoder::network(options))),
+    compressed: true,
+    in_chip_order: false,
 };
 
 /// Greatest length of the header; real ones have 0.8 to 4 KiB.

@@ -22,6 +22,8 @@ pub const FORMAT: Format = Format {
     plausible: |_| false,
     decoder,
     encoder: None,
+    compressed: false,
+    in_chip_order: false,
 };
 
 const NAME: &str = "npy";
