@@ -151,33 +151,40 @@ fn connections_that_come_at_once_are_no_more_than_may_be() {
     server.end();
 }
 
+const NAMED: &[u8] = b"dvs-stream {\"stream\":\"cam\"}\n";
+
+/// A camera with a name that has been answered, and is in the middle of its recording.
+fn begun(server: &Server) -> TcpStream {
+    let mut camera = server.connect();
+    let half = deck().len() / 2;
+    camera.write_all(&[NAMED, &deck()[..half]].concat()).unwrap();
+    let mut lines = BufReader::new(camera);
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"type\":\"prediction\""), "{line}");
+    lines.into_inner()
+}
+
 #[test]
-fn a_camera_that_comes_back_at_once_has_its_name() {
-    let server = plain(&["--port", "0", "--max-streams", "4"], 1);
-    let named = b"dvs-stream {\"stream\":\"cam\"}\n";
-    let begun = || {
-        let mut camera = server.connect();
-        let half = deck().len() / 2;
-        camera.write_all(&[&named[..], &deck()[..half]].concat()).unwrap();
-        let mut lines = BufReader::new(camera);
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        assert!(line.starts_with("{\"type\":\"prediction\""), "{line}");
-        lines.into_inner()
-    };
-    for _ in 0..30 {
-        // Broken, not closed.
-        setsockopt(&begun(), sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+fn a_camera_that_comes_back_at_once_has_its_name_and_its_slot() {
+    for slots in ["1", "4"] {
+        let server = plain(&["--port", "0", "--max-streams", slots], 1);
+        for _ in 0..30 {
+            // Broken, not closed.
+            let broken = linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&begun(&server), sockopt::Linger, &broken).unwrap();
+        }
+        for _ in 0..10 {
+            begun(&server).shutdown(Shutdown::Write).unwrap();
+        }
+        // One that is there keeps them.
+        let camera = begun(&server);
+        let why = if slots == "1" { "slots are taken" } else { "open already" };
+        assert!(server.say(NAMED).contains(why));
+        drop(camera);
+        assert_eq!(nameless(&server.say(&[NAMED, &deck()].concat())), replayed());
+        server.end();
     }
-    for _ in 0..10 {
-        begun().shutdown(Shutdown::Write).unwrap();
-    }
-    // One that is there keeps its name.
-    let camera = begun();
-    assert!(server.say(named).contains("open already"));
-    drop(camera);
-    assert_eq!(nameless(&server.say(&[&named[..], &deck()].concat())), replayed());
-    server.end();
 }
 
 #[test]

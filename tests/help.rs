@@ -48,13 +48,15 @@ fn the_help_is_what_was_looked_at() {
 }
 
 /// In a folder that holds the fixtures, as a checkout does. `send` and `serve` need a peer, what
-/// `train`, `eval` and `import` begin with is the user's own, and `synth` makes too much for a test.
+/// `train` and `import` begin with is the user's own, and `synth` makes too much for a test.
 #[test]
 fn the_first_example_works() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("fixtures")).unwrap();
-    std::fs::copy("fixtures/deck.aedat4", folder.path().join("fixtures/deck.aedat4")).unwrap();
-    for command in ["", "replay", "info", "convert", "completions"] {
+    for file in ["fixtures/deck.aedat4", "fixtures/deck.csv"] {
+        std::fs::copy(file, folder.path().join(file)).unwrap();
+    }
+    for command in ["", "replay", "eval", "info", "convert", "completions"] {
         let help = help(command);
         let example = help.lines().nth(1).and_then(|line| line.trim().strip_prefix("dvs-stream "));
         // What follows a gap is said of the example, what follows `>` is the shell's.

@@ -72,6 +72,10 @@ fn what_is_set_aside_is_told() {
     assert_eq!(one.matches("set aside: 1 packets of other streams or kinds").count(), 1, "{one}");
     assert_eq!(told(&["-q", recording, "--sensor", "35x35"]), "");
     assert_eq!(told(&[DECK]), "");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.csv");
+    let converted = stderr(&run(&["convert", recording, out.to_str().unwrap()]));
+    assert!(converted.contains("set aside: 1 packets"), "{converted}");
 }
 
 #[cfg(unix)]

@@ -137,6 +137,9 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
         if malformed > 0 {
             eprintln!("warning: {} events of impossible times were dropped", grouped(malformed));
         }
+        if let Some(told) = converted.tally.told() {
+            eprintln!("note: {}: {told}", args.input.display());
+        }
         if converted.untold_order {
             eprintln!(
                 "note: {}: its pixels stand in the chip's order, which {} does not tell: --orient \

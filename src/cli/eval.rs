@@ -17,10 +17,10 @@ use crate::model::Model;
 use crate::session::Rules;
 
 const EXAMPLES: &str = "Examples:
+  dvs-stream eval fixtures/deck.aedat4                 a deck, with its truth in deck.csv
   dvs-stream eval pips --model M.safetensors           folders pips/cl, pips/di, … of recordings
   dvs-stream eval pips --split first:12 --model M.safetensors
-                                                       only what such a training kept out
-  dvs-stream eval fixtures/deck.aedat4                 a deck, with its truth in deck.csv";
+                                                       only what such a training kept out";
 
 /// Score a model on labelled recordings
 #[derive(Args)]

@@ -31,7 +31,7 @@ pub use probe::{Probe, by_name, for_writing, probe};
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Result, grouped};
 use crate::event::{Event, Sensor};
 
 /// What a decoder wants after a feed.
@@ -139,6 +139,13 @@ impl Tally {
             (other, "packets of other streams or kinds"),
         ];
         counts.into_iter().filter(|(n, _)| *n > 0)
+    }
+
+    /// What was passed over in a line for people, if anything was.
+    pub fn told(&self) -> Option<String> {
+        let parts: Vec<_> =
+            self.set_aside().map(|(n, what)| format!("{} {what}", grouped(n))).collect();
+        (!parts.is_empty()).then(|| format!("set aside: {}", parts.join(", ")))
     }
 }
 

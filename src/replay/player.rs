@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::Replay;
-use crate::codec::{Need, Tally};
+use crate::codec::Need;
 use crate::engine::{Feed, Port};
-use crate::error::{Error, Result, grouped};
+use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::pace::{LeapNote, Pace, wait};
@@ -66,18 +66,12 @@ impl Player<'_> {
         let mut emit = |frames: &mut Frames| send(frames, feed, pace.as_deref_mut(), self.stop);
         let read = self.read(ingest, &mut emit);
         if let Some(stream) = first {
-            self.tell_set_aside(stream, &ingest.tally());
+            if let Some(told) = ingest.tally().told() {
+                self.progress.note(&format!("note: {stream}: {told}"));
+            }
         }
         let finished = ingest.finish(matches!(read, Ok(true)), &mut emit);
         read.and(finished)
-    }
-
-    fn tell_set_aside(&self, stream: &str, tally: &Tally) {
-        let parts: Vec<_> =
-            tally.set_aside().map(|(n, what)| format!("{} {what}", grouped(n))).collect();
-        if !parts.is_empty() {
-            self.progress.note(&format!("note: {stream}: set aside: {}", parts.join(", ")));
-        }
     }
 
     /// Says whether the recording was read to its end.

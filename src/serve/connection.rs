@@ -37,7 +37,7 @@ pub async fn serve(
     flow: Flow,
 ) {
     let mut connection = Connection { hub: hub.clone(), client, reader, flow };
-    let served = match hub.claim() {
+    let served = match hub.claim_soon().await {
         Ok(seat) => connection.stream(seat, &peer).await,
         Err(error) => Err(error),
     };

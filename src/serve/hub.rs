@@ -52,7 +52,7 @@ pub struct Hub {
     pub turned: Notify,
     /// Rings when a stream or a connection has gone.
     pub gone: Notify,
-    /// Rings for all who wait for a name when a stream has gone.
+    /// Rings for all who wait for a name or a slot when a stream has gone.
     freed: Notify,
     stopping: Cell<bool>,
     stopped: Notify,
@@ -288,6 +288,21 @@ impl Hub {
             client.call(Call::Stop);
         }
         Known { hub: self.clone(), id }
+    }
+
+    /// A slot; where all are taken, one that is left within a moment: a camera whose connection
+    /// broke comes back before its end is told.
+    ///
+    /// # Errors
+    /// When all stay taken.
+    pub async fn claim_soon(self: &Rc<Self>) -> Result<Seat> {
+        let until = tokio::time::Instant::now() + END_LAG;
+        loop {
+            let claimed = self.claim();
+            if claimed.is_ok() || timeout_at(until, self.freed.notified()).await.is_err() {
+                return claimed;
+            }
+        }
     }
 
     /// A slot, while there is one.
