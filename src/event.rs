@@ -27,7 +27,7 @@ impl Polarity {
 /// One change of brightness at one pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Event {
-    /// Sensor time in µs; at most [`Event::MAX_T_US`].
+    /// Sensor time in µs; at most [`Event::MAX_T_US`], or it is malformed.
     pub t_us: u64,
     /// Column.
     pub x: u16,
@@ -40,6 +40,15 @@ pub struct Event {
 impl Event {
     /// Latest time that any format can hold (signed 64 bits).
     pub const MAX_T_US: u64 = i64::MAX as u64;
+
+    /// Stands in a stream where an event cannot be one, so that it is missed where it was.
+    pub const MALFORMED: Event = Event { t_us: u64::MAX, x: 0, y: 0, polarity: Polarity::Off };
+
+    /// Whether its time is one that none can have.
+    #[inline]
+    pub fn is_malformed(&self) -> bool {
+        self.t_us > Event::MAX_T_US
+    }
 
     /// Coordinate of an event that the view has put outside the model's sensor: its time still
     /// counts, its pixel does not.

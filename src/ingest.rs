@@ -11,7 +11,7 @@ use crate::codec::{
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
 use crate::frame::Frames;
-use crate::prediction::{Losses, Totals};
+use crate::prediction::Totals;
 use crate::view::{View, ViewSpec};
 use crate::window::{WindowConfig, Windower, WindowerState};
 
@@ -27,7 +27,7 @@ pub struct Reading {
     pub decoder: DecoderOptions,
     /// The view that is asked for.
     pub view: ViewSpec,
-    /// Events before this time after the first event are not used.
+    /// Events are used from the first on that comes so long after the first of all.
     pub from_us: u64,
     /// Events from this time after the first event on are not used.
     pub to_us: Option<u64>,
@@ -52,11 +52,38 @@ pub struct Ingest {
     /// So many of them are cut.
     taken: usize,
     frames: Frames,
+    span: Span,
+}
+
+/// Which part of a recording is used.
+#[derive(Default)]
+struct Span {
     first_us: Option<u64>,
-    unused: u64,
+    /// An event has come from `from_us` on: all that follow count, late ones and those of a clock
+    /// that begins anew too.
+    begun: bool,
     /// So many events in a row came from `to_us` on.
     beyond: u64,
-    malformed: u64,
+}
+
+impl Span {
+    fn is_over(&self) -> bool {
+        self.beyond >= MAX_BEYOND
+    }
+
+    /// Whether the next event is used.
+    fn holds(&mut self, event: &Event, from_us: u64, to_us: Option<u64>) -> bool {
+        if event.is_malformed() {
+            return (self.begun || from_us == 0) && self.beyond == 0;
+        }
+        let first_us = *self.first_us.get_or_insert(event.t_us);
+        let after_us = |t_us: u64| event.t_us >= first_us.saturating_add(t_us);
+        self.begun |= from_us == 0 || after_us(from_us);
+        if !self.is_over() {
+            self.beyond = if to_us.is_some_and(after_us) { self.beyond + 1 } else { 0 };
+        }
+        self.begun && self.beyond == 0
+    }
 }
 
 /// A stream between two events, as [`Ingest::save`] gives it.
@@ -66,8 +93,6 @@ pub struct IngestState {
     /// Its windows.
     pub windower: WindowerState,
     clock: Option<StreamClock>,
-    first_us: Option<u64>,
-    unused: u64,
 }
 
 impl Ingest {
@@ -83,10 +108,7 @@ impl Ingest {
             events: Vec::new(),
             taken: 0,
             frames: Frames::default(),
-            first_us: None,
-            unused: 0,
-            beyond: 0,
-            malformed: 0,
+            span: Span::default(),
         }
     }
 
@@ -121,7 +143,7 @@ impl Ingest {
         self.forget_events();
         let decoded = self.decoder.feed_some(bytes, &mut self.events);
         self.take_events()?;
-        if self.beyond >= MAX_BEYOND { Ok(Need::Nothing) } else { decoded }
+        if self.span.is_over() { Ok(Need::Nothing) } else { decoded }
     }
 
     /// Changes the memory that decoded events are in, none of which wait to be cut: streams that
@@ -166,7 +188,7 @@ impl Ingest {
     /// When the stream ended inside a record.
     pub fn end_decoding(&mut self) -> Result<()> {
         self.forget_events();
-        if self.beyond >= MAX_BEYOND {
+        if self.span.is_over() {
             return Ok(());
         }
         let finished = self.decoder.finish(&mut self.events);
@@ -177,9 +199,7 @@ impl Ingest {
     /// Cuts the last, unfinished window off, after all others; a new pass may begin.
     pub fn close(&mut self, out: &mut Frames) {
         self.windower.finish(out);
-        self.first_us = None;
-        self.beyond = 0;
-        self.malformed = 0;
+        self.span = Span::default();
         self.decoder = decoder(self.format(), &self.reading, self.name.as_deref());
         self.view = None;
     }
@@ -212,12 +232,7 @@ impl Ingest {
     /// The stream as it stands after its last event, all of which were cut. Bytes that are no
     /// whole event yet are no part of it.
     pub fn save(&self) -> IngestState {
-        IngestState {
-            windower: self.windower.save(),
-            clock: self.decoder.save(),
-            first_us: self.first_us,
-            unused: self.unused,
-        }
+        IngestState { windower: self.windower.save(), clock: self.decoder.save() }
     }
 
     /// Goes on with a stream that was saved; before the first byte. Bytes come with a header of
@@ -231,8 +246,6 @@ impl Ingest {
         }
         self.windower.restore(&saved.windower)?;
         self.decoder.restore(saved.clock.clone());
-        self.first_us = saved.first_us;
-        self.unused = saved.unused;
         Ok(())
     }
 
@@ -244,11 +257,6 @@ impl Ingest {
     /// What was counted so far over all passes.
     pub fn totals(&self) -> Totals {
         self.windower.totals()
-    }
-
-    /// Events that were read and that `from_us` and `to_us` kept out.
-    pub fn unused(&self) -> u64 {
-        self.unused
     }
 
     /// The format, once it is known.
@@ -278,11 +286,6 @@ impl Ingest {
     }
 
     fn take_events(&mut self) -> Result<()> {
-        let malformed = self.decoder.tally().malformed - self.malformed;
-        if malformed > 0 {
-            self.malformed += malformed;
-            self.windower.lose(Losses { malformed, ..Losses::default() });
-        }
         if self.events.is_empty() {
             return Ok(());
         }
@@ -303,21 +306,10 @@ impl Ingest {
 
     /// Only the events between `from_us` and `to_us` stay.
     fn keep_span(&mut self) {
-        let first_us = *self.first_us.get_or_insert(self.events[0].t_us);
-        if self.reading.from_us == 0 && self.reading.to_us.is_none() {
-            return;
+        let Reading { from_us, to_us, .. } = self.reading;
+        if from_us > 0 || to_us.is_some() {
+            self.events.retain(|event| self.span.holds(event, from_us, to_us));
         }
-        let from_us = first_us.saturating_add(self.reading.from_us);
-        let to_us = self.reading.to_us.map_or(u64::MAX, |to_us| first_us.saturating_add(to_us));
-        let all = self.events.len();
-        let beyond = &mut self.beyond;
-        self.events.retain(|event| {
-            if *beyond < MAX_BEYOND {
-                *beyond = if event.t_us < to_us { 0 } else { *beyond + 1 };
-            }
-            *beyond == 0 && event.t_us >= from_us
-        });
-        self.unused += (all - self.events.len()) as u64;
     }
 
     fn cut_all(&mut self, emit: &mut Emit<'_>) -> Result<()> {

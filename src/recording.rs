@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::codec::{
     self, AnyDecoder, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Need, Tally,
+    drop_malformed,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
@@ -136,6 +137,7 @@ impl Reader {
     ) -> Result<T> {
         self.events.clear();
         let decoded = decode(&mut self.decoder, &mut self.events);
+        drop_malformed(&mut self.events);
         each(&self.decoder.sensor(), &self.events)?;
         decoded
     }

@@ -190,6 +190,12 @@ impl Windower {
         let mut taken = 0;
         while let Some(event) = events.get(taken) {
             if event.t_us >= self.at.end_us || event.t_us < self.at.start_us {
+                if event.is_malformed() {
+                    self.at.totals.events += 1;
+                    self.count_lost(Losses { malformed: 1, ..Losses::default() });
+                    taken += 1;
+                    continue;
+                }
                 if !self.is_open() {
                     self.open_grid(event.t_us);
                 } else if event.t_us < self.at.start_us {
@@ -300,12 +306,6 @@ impl Windower {
         }
         self.at = *place;
         Ok(())
-    }
-
-    /// Counts events that were lost before they came here; they are events of the stream too.
-    pub fn lose(&mut self, losses: Losses) {
-        self.at.totals.events += losses.total();
-        self.count_lost(losses);
     }
 
     /// These windows were cut and then dropped for want of time: their events are lost by

@@ -157,6 +157,32 @@ fn a_span_is_what_lies_between_from_and_to() {
 }
 
 #[test]
+fn a_span_keeps_what_comes_late_or_after_the_clock_began_anew() {
+    let rows = |from: u64, n: u64| {
+        (0..n).map(move |k| format!("{},{},{},1\n", from + 20 * k, k % 35, k % 33))
+    };
+    let begins = rows(9_000_000, 500).chain(rows(0, 3000));
+    let late = [1_000_000, 999_000, 1_000_100].map(|t| format!("{t},1,1,1\n"));
+    for table in [begins.collect::<String>(), late.concat()] {
+        let table = format!("t,x,y,p\n{table}");
+        let lines = |flags: &[&str]| {
+            let mut records = records(&replay_bytes("span.csv", table.as_bytes(), flags).1);
+            records.iter_mut().for_each(|record| record["stream"] = Value::Null);
+            records
+        };
+        let whole = lines(&[]);
+        assert!(of_type(&whole, "summary")[0]["losses"]["late"].as_u64() > Some(0));
+        assert_eq!(lines(&["--to", "60s"]), whole);
+        assert_eq!(lines(&["--from", "0ms"]), whole);
+    }
+    let table =
+        format!("t,x,y,p\n{}", rows(9_000_000, 500).chain(rows(0, 3000)).collect::<String>());
+    let (_, lines, _) = replay_bytes("span.csv", table.as_bytes(), &["--from", "2ms"]);
+    let summary = &of_type(&records(&lines), "summary")[0].clone();
+    assert_eq!((&summary["events"], &summary["restarts"]), (&3400.into(), &1.into()));
+}
+
+#[test]
 fn what_follows_the_span_is_not_read() {
     let deck = std::fs::read(DECK).expect("the deck");
     let cut = &deck[..deck.len() * 9 / 10];

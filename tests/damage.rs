@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dvs_stream::codec::{DecoderOptions, FORMATS, Format, Need, Tally, probe};
+use dvs_stream::codec::{DecoderOptions, FORMATS, Format, Need, Tally, drop_malformed, probe};
 use dvs_stream::event::Event;
 
 const MAX_MEMORY_BYTES: usize = 64 << 20;
@@ -94,6 +94,7 @@ fn decode(format: &Format, bytes: &[u8]) -> Outcome {
         Need::Nothing => Ok(()),
         _ => decoder.finish(&mut events),
     });
+    drop_malformed(&mut events);
     Outcome { events, tally: decoder.tally(), error: end.err().map(|error| error.to_string()) }
 }
 

@@ -7,7 +7,7 @@ mod recordings;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use dvs_stream::codec::{DecoderOptions, FORMATS, Format, Tally, probe};
+use dvs_stream::codec::{DecoderOptions, FORMATS, Format, Tally, drop_malformed, probe};
 use dvs_stream::event::Event;
 use recordings::Recording;
 use sha2::{Digest, Sha256};
@@ -104,6 +104,7 @@ fn decode(format: &Format, bytes: &[u8]) -> (Vec<Event>, Tally, String) {
     let mut events = Vec::new();
     let end = decoder.feed(bytes, &mut events).map(drop);
     let end = end.and_then(|()| decoder.finish(&mut events));
+    drop_malformed(&mut events);
     (events, decoder.tally(), end.map_or_else(|error| error.to_string(), |()| String::new()))
 }
 

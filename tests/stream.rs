@@ -30,9 +30,13 @@ fn model() -> Model {
 
 /// One stream through a session of its own, as JSON Lines.
 fn lines(model: &Model, bytes: &[u8], chunk: usize) -> String {
+    lines_of(model, Reading::default(), bytes, chunk)
+}
+
+fn lines_of(model: &Model, reading: Reading, bytes: &[u8], chunk: usize) -> String {
     let mut session = Session::new(model.network.clone(), Rules::of(model), 1).unwrap();
     let mut records = Records::default();
-    let mut ingest = Ingest::new(Reading::default(), windows_of(model), None);
+    let mut ingest = Ingest::new(reading, windows_of(model), None);
     let mut emit = |frames: &mut Frames| {
         let brought = [SlotFrames { slot: 0, frames: std::mem::take(frames) }];
         session.step(&brought, &mut records)
@@ -66,6 +70,42 @@ fn any_chunking_gives_the_same_records() {
     assert!(whole.lines().count() > 100);
     for chunk in [1, 7, 4096] {
         assert_eq!(lines(&model, &bytes, chunk), whole, "in chunks of {chunk}");
+    }
+}
+
+/// Events 10 µs apart as CSV, every hundredth of a time that none can have; 5000 from 20 ms on.
+fn with_malformed() -> Vec<u8> {
+    let row = |k: u64| match k % 100 {
+        57 => format!("-{k},3,3,1\n"),
+        _ => format!("{},{},{},1\n", 10 * k, k % 35, k % 33),
+    };
+    ["t,x,y,p\n".to_owned()].into_iter().chain((0..7000).map(row)).collect::<String>().into()
+}
+
+#[test]
+fn events_that_are_none_are_missed_where_they_were() {
+    let model = model();
+    let bytes = with_malformed();
+    let span = Reading { from_us: 5000, to_us: Some(20_000), ..Reading::default() };
+    for (reading, malformed) in [(Reading::default(), 70), (span, 15)] {
+        let whole = lines_of(&model, reading, &bytes, usize::MAX);
+        let records =
+            whole.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lost = |record: &serde_json::Value| record["losses"]["malformed"].as_u64();
+        let (mut predictions, mut all) = (Vec::new(), None);
+        for record in records {
+            match record["type"].as_str().unwrap() {
+                "prediction" => predictions.push(lost(&record).unwrap_or(0)),
+                "summary" => all = lost(&record),
+                _ => (),
+            }
+        }
+        assert_eq!(all, Some(malformed));
+        // one a window of 1 ms
+        assert!(predictions.iter().all(|n| *n == 1), "{predictions:?}");
+        for chunk in [1, 7, 4096] {
+            assert_eq!(lines_of(&model, reading, &bytes, chunk), whole, "in chunks of {chunk}");
+        }
     }
 }
 

@@ -354,6 +354,7 @@ impl Aedat3 {
                 self.tally.invalid += 1;
             } else if t >> 31 == 1 {
                 self.tally.malformed += 1;
+                out.push(Event::MALFORMED);
             } else {
                 out.push(Event {
                     t_us: self.packet.base_us | u64::from(t),

@@ -183,7 +183,10 @@ impl Csv {
     fn event(&mut self, columns: &Columns, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
         match columns.event(text).map_err(|what| self.malformed(what))? {
             Some(event) => out.push(event),
-            None => self.n_malformed += 1,
+            None => {
+                self.n_malformed += 1;
+                out.push(Event::MALFORMED);
+            }
         }
         Ok(())
     }

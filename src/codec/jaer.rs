@@ -48,6 +48,11 @@ impl Jaer {
         }
     }
 
+    fn lose(&mut self, out: &mut Vec<Event>) {
+        self.tally.malformed += 1;
+        out.push(Event::MALFORMED);
+    }
+
     fn events(&mut self, pairs: &[[u8; EVENT_BYTES]], out: &mut Vec<Event>) {
         for pair in pairs {
             let pair = u64::from_be_bytes(*pair);
@@ -59,7 +64,7 @@ impl Jaer {
             }
             match self.layout {
                 Layout::Dvs128 if aside == 1 << 15 => self.tally.external += 1,
-                Layout::Dvs128 => self.tally.malformed += 1,
+                Layout::Dvs128 => self.lose(out),
                 Layout::Davis if address >> 31 == 0 => self.tally.external += 1,
                 Layout::Davis if (address >> 10) & 3 == 3 => self.tally.imu += 1,
                 Layout::Davis => self.tally.frames += 1,
@@ -72,7 +77,7 @@ impl Decoder for Jaer {
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         let number = bytes.first_chunk().map(|number| i32::from_be_bytes(*number));
         let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
-            self.tally.malformed += 1;
+            self.lose(out);
             return Ok(Need::More);
         };
         if !self.sequence.take(number) {
@@ -81,7 +86,9 @@ impl Decoder for Jaer {
         }
         let (pairs, tail) = bytes[NUMBER_BYTES..].as_chunks::<EVENT_BYTES>();
         self.events(pairs, out);
-        self.tally.malformed += u64::from(!tail.is_empty());
+        if !tail.is_empty() {
+            self.lose(out);
+        }
         Ok(Need::More)
     }
 
@@ -299,6 +306,6 @@ mod tests {
         assert_eq!(dvs.tally(), Tally { external: 1, malformed: 3 + 3, ..common });
         let aside = Tally { external: 1, frames: 1, imu: 1, malformed: 3, ..common };
         assert_eq!(davis.tally(), aside);
-        assert_eq!(events.len(), 3);
+        assert_eq!(events.iter().filter(|event| !event.is_malformed()).count(), 3);
     }
 }

@@ -49,6 +49,8 @@ pub enum Need {
 /// Turns the bytes of one stream into events. Equal bytes give equal events however they are cut.
 pub trait Decoder: Send {
     /// Takes the next bytes of the stream, all of them, and appends the events that they complete.
+    /// One that cannot be an event is counted in the tally and stands among them as one that
+    /// [`Event::is_malformed`], where it was: see [`drop_malformed`].
     ///
     /// # Errors
     /// When the bytes break the format. Events before the damage are in `out`; a decoder that
@@ -146,6 +148,13 @@ impl Tally {
         let parts: Vec<_> =
             self.set_aside().map(|(n, what)| format!("{} {what}", grouped(n))).collect();
         (!parts.is_empty()).then(|| format!("set aside: {}", parts.join(", ")))
+    }
+}
+
+/// Leaves the events that are ones, for whoever takes no note of where others were.
+pub fn drop_malformed(events: &mut Vec<Event>) {
+    if events.iter().any(Event::is_malformed) {
+        events.retain(|event| !event.is_malformed());
     }
 }
 

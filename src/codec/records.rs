@@ -53,10 +53,13 @@ impl<L: Layout<N>, const N: usize> RecordDecoder<L, N> {
     }
 
     fn records(&mut self, records: &[[u8; N]], out: &mut Vec<Event>) {
-        let n_before = out.len();
-        let clock = &mut self.clock;
-        out.extend(records.iter().filter_map(|record| L::event(record, clock)));
-        self.malformed += (records.len() - (out.len() - n_before)) as u64;
+        let (clock, malformed) = (&mut self.clock, &mut self.malformed);
+        out.extend(records.iter().map(|record| {
+            L::event(record, clock).unwrap_or_else(|| {
+                *malformed += 1;
+                Event::MALFORMED
+            })
+        }));
     }
 }
 
@@ -66,7 +69,10 @@ impl<L: Layout<N>, const N: usize> Decoder for RecordDecoder<L, N> {
         if self.is_datagram {
             let (records, tail) = bytes.as_chunks::<N>();
             self.records(records, out);
-            self.malformed += u64::from(!tail.is_empty());
+            if !tail.is_empty() {
+                self.malformed += 1;
+                out.push(Event::MALFORMED);
+            }
         } else {
             let (begun, records) = self.carry.cut(bytes);
             self.records(begun.as_slice(), out);

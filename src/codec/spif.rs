@@ -73,7 +73,11 @@ impl Spif {
         let mut last = None;
         // AEStream's last datagram goes on with events of the one before.
         let mut is_stale = false;
-        let (mut is_cut, mut malformed) = (!tail.is_empty(), 0);
+        let mut is_cut = !tail.is_empty();
+        let mut lose = |out: &mut Vec<Event>| {
+            self.malformed += 1;
+            out.push(Event::MALFORMED);
+        };
         while let Some(word) = words.next() {
             let t_us = if word & UNTIMED != 0 {
                 self.arrival_us
@@ -88,10 +92,12 @@ impl Spif {
             };
             match t_us.filter(|_| !is_stale) {
                 Some(t_us) => out.push(event(word, t_us)),
-                None => malformed += 1,
+                None => lose(out),
             }
         }
-        self.malformed += malformed + u64::from(is_cut);
+        if is_cut {
+            lose(out);
+        }
     }
 
     /// A word of a stream; says whether it can be read.
@@ -222,6 +228,7 @@ impl DatagramEncoder for Writer {
 mod tests {
     use super::*;
     use crate::codec::DatagramOptions;
+    use crate::codec::drop_malformed;
 
     const PIXEL: (u16, u16) = (215, 164);
 
@@ -236,6 +243,7 @@ mod tests {
             decoder.arrived(1000 * (k as u64 + 1));
             decoder.feed(datagram, &mut events).expect("datagrams never fail");
         }
+        drop_malformed(&mut events);
         (events, decoder.tally().malformed)
     }
 

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use crate::codec::aedat4::{self, Aedat4Encoder};
 use crate::codec::{
     AnyDecoder, Compression, DatagramOptions, Decoder, DecoderOptions, Encoder, EncoderOptions,
-    Format, Match, Probe, probe,
+    Format, Match, Probe, drop_malformed, probe,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor, SensorSize};
@@ -344,6 +344,7 @@ impl Slices<'_> {
             let Some(decoder) = &mut self.decoder else { return Ok(()) };
             let n_before = self.events.len();
             let fed = decoder.feed(slice, &mut self.events);
+            drop_malformed(&mut self.events);
             self.n_events += (self.events.len() - n_before) as u64;
             let (first, last) = (self.events.first(), self.events.last());
             let span_us = first.zip(last).map_or(0, |(first, last)| last.t_us.abs_diff(first.t_us));
@@ -372,6 +373,8 @@ impl Slices<'_> {
     /// # Errors
     /// When the recording ended inside an event; its bytes have gone out all the same.
     fn finish(&mut self) -> Result<()> {
-        self.decoder.as_mut().map_or(Ok(()), |decoder| decoder.finish(&mut self.events))
+        let finished = self.decoder.as_mut().map_or(Ok(()), |own| own.finish(&mut self.events));
+        drop_malformed(&mut self.events);
+        finished
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::mpsc::SyncSender;
 
 use super::Transmission;
-use crate::codec::{AnyDecoder, Decoder, Need};
+use crate::codec::{AnyDecoder, Decoder, Need, drop_malformed};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
 use crate::source::{Chunk, Source};
@@ -66,6 +66,7 @@ fn pass(
         };
         let mut events = Vec::new();
         let fed = decoder.feed(bytes, &mut events);
+        drop_malformed(&mut events);
         let mut n_bytes = bytes.len() as u64;
         if let Ok(Need::Skip(n)) = fed {
             let skipped = source.skip(n)?;
@@ -79,6 +80,7 @@ fn pass(
     }
     let mut events = Vec::new();
     let finished = decoder.finish(&mut events);
+    drop_malformed(&mut events);
     hand_over(&decoder, events, 0)?;
     finished
 }

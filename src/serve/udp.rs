@@ -31,6 +31,7 @@ use super::strangers::Strangers;
 use super::{Notice, TICK};
 use crate::codec::{DatagramFormat, Tally};
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::view::View;
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
@@ -301,7 +302,7 @@ impl Sender {
         let (mut decoder, mut events) = ((format.decoder)(hub.config.reading.view.sensor), vec![]);
         decoder.arrived(0);
         decoder.feed(first, &mut events)?;
-        if events.is_empty() {
+        if events.iter().all(Event::is_malformed) {
             return Err(Error::Unsupported(format!("it holds no event of {}", format.title)));
         }
         let name = format!("udp:{from}");

@@ -9,7 +9,7 @@ mod skip;
 mod streams;
 
 use dvs_stream::codec::aedat4::Aedat4Decoder;
-use dvs_stream::codec::{Compression, Decoder, DecoderOptions, Need, Tally};
+use dvs_stream::codec::{Compression, Decoder, DecoderOptions, Need, Tally, drop_malformed};
 use dvs_stream::error::Error;
 use dvs_stream::event::{Event, Sensor};
 
@@ -35,6 +35,9 @@ struct Read {
 fn read_with(mut decoder: Aedat4Decoder, bytes: &[u8], chunk: usize, seeks: bool) -> Read {
     let mut events = Vec::new();
     let outcome = drive(&mut decoder, bytes, chunk, seeks, &mut events);
+    let n_malformed = events.iter().filter(|event| event.is_malformed()).count() as u64;
+    assert_eq!(n_malformed, decoder.tally().malformed);
+    drop_malformed(&mut events);
     let (error, offset) = match outcome {
         Ok(()) => (None, None),
         Err(error) => (Some(error.to_string()), error.offset()),

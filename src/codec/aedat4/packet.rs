@@ -202,7 +202,7 @@ fn u16_at(bytes: &[u8], position: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(position..)?.first_chunk()?))
 }
 
-/// Appends the events of `structs`; returns how many it dropped for their times.
+/// Appends the events of `structs`; returns how many are malformed.
 pub(super) fn append(structs: &[u8], out: &mut Vec<Event>) -> u64 {
     let start = out.len();
     let (structs, _) = structs.as_chunks::<EVENT_BYTES>();
@@ -222,14 +222,8 @@ pub(super) fn append(structs: &[u8], out: &mut Vec<Event>) -> u64 {
     if is_sound {
         return 0;
     }
-    let mut kept = start;
-    for k in start..out.len() {
-        out[kept] = out[k];
-        kept += usize::from(out[k].t_us <= Event::MAX_T_US);
-    }
-    let n_dropped = out.len() - kept;
-    out.truncate(kept);
-    n_dropped as u64
+    let malformed = out[start..].iter_mut().filter(|event| event.is_malformed());
+    malformed.map(|event| *event = Event::MALFORMED).count() as u64
 }
 
 /// Struct of a 64-bit time, two 16-bit coordinates, one byte of polarity and padding. Negative

@@ -37,7 +37,7 @@ impl PlainPacket {
     }
 
     /// Appends the events of the next bytes of the payload, at most those left; returns how many
-    /// were dropped for their times.
+    /// are malformed.
     pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> u64 {
         self.n_left -= bytes.len();
         let structs = &bytes[..bytes.len().min(self.n_structs_left)];

@@ -244,7 +244,10 @@ impl Npy {
             Number::Whole(t @ 0..) => {
                 out.push(Event { t_us: t as u64, x, y, polarity });
             }
-            _ => self.tally.malformed += 1,
+            _ => {
+                self.tally.malformed += 1;
+                out.push(Event::MALFORMED);
+            }
         }
         Ok(())
     }
