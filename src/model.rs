@@ -10,10 +10,11 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Readout;
+use crate::decide::{MAX_READOUT_WINDOWS, Readout};
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::nn::{Device, LayerSpec, LayerWeights, Network};
+use crate::quantity::format_time_us;
 use crate::view::ViewSpec;
 
 /// The one metadata key.
@@ -214,6 +215,7 @@ fn check_card(card: &Card) -> Result<()> {
         return refuse(format!("a window of {} µs is not in 1..{MAX_WINDOW_US}", card.window_us));
     }
     check_gap(card.gap_us, card.window_us)?;
+    check_readout(card.readout, card.window_us)?;
     check_labels(&card.labels)?;
     if !card.display.is_empty() && card.display.len() != card.labels.len() {
         return refuse("as many display names as labels are needed, or none".to_owned());
@@ -237,6 +239,23 @@ pub fn check_gap(gap_us: u64, window_us: u64) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Checks the span of a sliding maximum against the window.
+///
+/// # Errors
+/// [`Error::Model`] when it is longer than [`MAX_READOUT_WINDOWS`].
+pub fn check_readout(readout: Readout, window_us: u64) -> Result<()> {
+    match readout {
+        Readout::MaxOver(t_us) if t_us / window_us.max(1) > MAX_READOUT_WINDOWS => {
+            Err(Error::Model(format!(
+                "a maximum over {} is longer than {MAX_READOUT_WINDOWS} windows: take max, or a \
+                 shorter time",
+                format_time_us(t_us)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_labels(labels: &[String]) -> Result<()> {

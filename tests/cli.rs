@@ -306,6 +306,7 @@ fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
         (&["replay", "--crop", "0,0,99,99", DECK], 3, "35x35"),
         (&["replay", "--format", "mp3", DECK], 2, "aedat4"),
         (&["replay", "--gap", "0ms", DECK], 2, "gap"),
+        (&["replay", "--readout", "max:20s", DECK], 2, "10000 windows"),
         (&["frobnicate"], 2, "frobnicate"),
     ] {
         let output = run(arguments);
@@ -421,6 +422,26 @@ fn a_closed_pipe_ends_quietly() {
     child.stdout.take().unwrap().read_exact(&mut start).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn who_is_read_by_nobody_waits_for_nothing() {
+    for (full, code) in [(true, 1), (false, 0)] {
+        let mut replay = program(&["replay", "-"]);
+        let out = match full {
+            true => Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap()),
+            false => Stdio::piped(),
+        };
+        let mut child =
+            replay.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        // It stays open, as that of a camera that pauses.
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&std::fs::read(DECK).unwrap()[..60_000]).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        drop(input);
+    }
 }
 
 #[cfg(unix)]

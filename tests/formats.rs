@@ -425,3 +425,25 @@ fn a_source_that_sent_nothing_is_not_taken_for_an_empty_recording() {
     let error = of(77).1.unwrap_err();
     assert!(error.contains("source 77 sent no events") && error.contains("--stream-id"), "{error}");
 }
+
+/// A chance word of another chip's layout looks like an event of a DVS128.
+#[test]
+fn a_recording_of_an_unnamed_chip_is_not_taken_for_a_dvs128s() {
+    let words = |n_dvs: usize, n_wide: usize| {
+        let wide = std::iter::repeat_n(0x0123_4400_u32, n_wide);
+        let words = std::iter::repeat_n(0x0102_u32, n_dvs).chain(wide).zip(0_u32..);
+        let header = b"#!AER-DAT2.0\r\n".iter().copied();
+        header
+            .chain(words.flat_map(|(address, t)| [address, t]).flat_map(u32::to_be_bytes))
+            .collect()
+    };
+    for (n_dvs, n_wide, known) in [(3, 1000, false), (0, 1, false), (1000, 3, true), (3, 0, true)] {
+        let bytes: Vec<u8> = words(n_dvs, n_wide);
+        let mut decoder =
+            (dvs_stream::codec::by_name("aedat2").unwrap().decoder)(&DecoderOptions::default());
+        let mut events = Vec::new();
+        decoder.feed(&bytes, &mut events).unwrap();
+        let end = decoder.finish(&mut events);
+        assert_eq!((events.len(), end.is_ok()), (n_dvs, known), "{n_dvs} and {n_wide}: {end:?}");
+    }
+}

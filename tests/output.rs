@@ -65,6 +65,22 @@ fn windows_that_are_left_out_leave_their_losses() {
 }
 
 #[test]
+fn a_table_tells_what_was_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lossy.csv");
+    let rows = "t,x,y,p\n1000,1,1,1\n-7,1,1,1\n2100,1,1,1\n1500,1,1,1\n2200,99,1,1\n3200,1,1,1\n";
+    std::fs::write(&path, rows).unwrap();
+    let table = check(&["replay", "--quiet", "0", "--output", "csv", path.to_str().unwrap()], 0).0;
+    let lost = |kind: &str| -> Vec<String> {
+        let of_kind = table.lines().filter(|line| line.starts_with(kind));
+        of_kind.map(|line| line.split(',').skip(9).take(5).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(lost("type"), ["late,outside,overflow,malformed,restarts"]);
+    assert_eq!(lost("prediction"), ["0,0,0,1,", "1,1,0,0,", "0,0,0,0,"]);
+    assert_eq!(lost("summary"), ["1,1,0,1,0"]);
+}
+
+#[test]
 fn what_is_set_aside_is_told() {
     let told = |arguments: &[&str]| stderr(&run(&[&["replay"], arguments].concat()));
     let recording = "fixtures/formats/aedat3-sources.aedat";

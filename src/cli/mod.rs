@@ -29,7 +29,7 @@ use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
-use crate::model::{MAX_BYTES, Model, check_gap};
+use crate::model::{MAX_BYTES, Model, check_gap, check_readout};
 use crate::nn::DeviceChoice;
 use crate::session::Rules;
 use crate::sink::{SinkKind, by_name};
@@ -264,6 +264,9 @@ fn settled(
     told.extend(told_too);
     if let Err(error) = check_gap(card.gap_us, card.window_us) {
         bail!("--gap: {error}");
+    }
+    if let Err(error) = check_readout(card.readout, card.window_us) {
+        bail!("--readout: {error}");
     }
     let model = Model { card, ..model };
     for line in told.iter().filter(|_| !common.quiet) {

@@ -68,12 +68,13 @@ pub fn run(
     let (mut engine, port) = Engine::new(session, replay.window.window_us);
     let mut printer = Printer::new(sink, out, replay, progress);
     let (next, worst) = (AtomicUsize::new(0), AtomicU8::new(0));
+    let ended = AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
         for _ in 0..replay.n_slots.min(replay.files.len()) {
-            let (port, next, worst) = (port.clone(), &next, &worst);
+            let (port, next, worst, ended) = (port.clone(), &next, &worst, &ended);
             scope.spawn(move || {
                 while let Some(path) = replay.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let player = Player { path, replay, progress, stop };
+                    let player = Player { path, replay, progress, stop, ended };
                     worst.fetch_max(player.play(&port), Ordering::Relaxed);
                     if stop.load(Ordering::Relaxed) {
                         break;
@@ -82,8 +83,10 @@ pub fn run(
             });
         }
         drop(port);
-        // Once the engine is gone, the threads that feed it end by themselves.
-        engine.run(&mut printer).map(|()| engine.into_session())
+        let ran = engine.run(&mut printer).map(|()| engine.into_session());
+        // One that waits for a pipe would learn of it with the next bytes.
+        ended.store(true, Ordering::Relaxed);
+        ran
     });
     progress.clear();
     let mut session = ran?;

@@ -22,6 +22,8 @@ pub struct Player<'a> {
     pub replay: &'a Replay,
     pub progress: &'a Progress,
     pub stop: &'a AtomicBool,
+    /// Nobody steps any more: the output is gone.
+    pub ended: &'a AtomicBool,
 }
 
 impl Player<'_> {
@@ -107,7 +109,7 @@ impl Player<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::codec::by_name;
 use crate::decide::Readout;
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
-use crate::model::check_gap;
+use crate::model::{check_gap, check_readout};
 use crate::quantity::{check_share, parse_time};
 use crate::telemetry::{ANONYMOUS, DEPARTED};
 use crate::view::{Crop, Orient, PolarityBit};
@@ -146,6 +146,8 @@ impl Hello {
         view.scale = self.scale.unwrap_or(view.scale);
         reading.decoder.stream_id = self.stream_id.or(reading.decoder.stream_id);
         rules.readout = self.readout.unwrap_or(rules.readout);
+        check_readout(rules.readout, rules.window_us)
+            .map_err(|error| wrong("readout", error.to_string()))?;
         rules.silence.quiet_events = self.quiet.unwrap_or(rules.silence.quiet_events);
         if let Some(share) = self.min_confidence {
             rules.min_confidence =

@@ -1,12 +1,13 @@
 //! CSV for spreadsheets: a header, then a line for each prediction, segment and summary.
 //!
-//! Empty fields are values that a record does not have.
+//! Empty fields are values that a record does not have. Losses of a prediction are those since the
+//! one before it in the stream, of a summary all.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{Sink, Style};
-use crate::prediction::{Record, Stream, Verdict};
+use crate::prediction::{Losses, Record, Stream, Verdict};
 
 /// The sink; see the module.
 pub struct Csv {
@@ -21,12 +22,28 @@ impl Csv {
     }
 
     /// Every line has the same fields, and one more for each class's logit.
-    fn write(&mut self, head: [&dyn std::fmt::Display; 7], verdict: Verdict, logits: &[f32]) {
+    fn write(
+        &mut self,
+        head: [&dyn std::fmt::Display; 7],
+        verdict: Verdict,
+        (losses, restarts): (Option<Losses>, Option<u64>),
+        logits: &[f32],
+    ) {
         for field in head {
             let _ = write!(self.line, "{field},");
         }
         let label = quoted(self.style.labels.label(verdict.class).unwrap_or(""));
         let _ = write!(self.line, "{label},{}", verdict.confidence);
+        let lost = losses.map(|Losses { late, outside, overflow, malformed }| {
+            [late, outside, overflow, malformed]
+        });
+        let lost = (0..4).map(|k| lost.map(|lost| lost[k]));
+        for count in lost.chain([restarts]) {
+            self.line.push(',');
+            if let Some(count) = count {
+                let _ = write!(self.line, "{count}");
+            }
+        }
         for k in 0..self.style.labels.labels.len() {
             self.line.push(',');
             if let Some(logit) = logits.get(k) {
@@ -38,7 +55,7 @@ impl Csv {
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        out.extend(b"type,stream,window,from_us,t_us,windows,events,label,confidence");
+        out.extend(b"type,stream,window,from_us,t_us,windows,events,label,confidence,late,outside,overflow,malformed,restarts");
         for label in &self.style.labels.labels {
             out.extend(format!(",{}", quoted(&format!("logit_{label}"))).bytes());
         }
@@ -52,18 +69,19 @@ impl Sink for Csv {
             Record::Prediction(p) => {
                 let head: [&dyn std::fmt::Display; 7] =
                     [&"prediction", &stream, &p.window, &none, &p.t_us, &none, &p.events];
-                self.write(head, p.verdict, logits);
+                self.write(head, p.verdict, (Some(p.losses), None), logits);
             }
             Record::Segment(s) => {
                 let head: [&dyn std::fmt::Display; 7] =
                     [&"segment", &stream, &none, &s.from_us, &s.to_us, &s.windows, &s.events];
-                self.write(head, s.verdict, logits);
+                self.write(head, s.verdict, (None, None), logits);
             }
             Record::Summary(s) => {
                 let events = s.totals.events;
                 let head: [&dyn std::fmt::Display; 7] =
                     [&"summary", &stream, &none, &none, &none, &s.windows, &events];
-                self.write(head, s.verdict, logits);
+                let lost = (Some(s.totals.losses), Some(s.totals.restarts));
+                self.write(head, s.verdict, lost, logits);
             }
             // Errors have no place in a table; they are told on standard error.
             Record::Error { .. } => return,

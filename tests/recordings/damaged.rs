@@ -50,7 +50,7 @@ fn aedat2() -> Vec<Row> {
             "a DAVIS that names no chip",
             unnamed,
             vec![],
-            "no address fits a DVS128",
+            "most addresses fit no DVS128",
         ),
         ("aedat2-leap.aedat", "one time 54 minutes ahead", clock, leap, ""),
     ]
