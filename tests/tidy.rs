@@ -104,7 +104,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing", &["serve", "cli"]),
     ("tracing_subscriber", &["cli"]),
     ("xxhash_rust", &["codec", "train"]),
-    ("zip", &["nn"]),
+    ("zip", &["nn", "replay"]),
     ("zstd", &["codec"]),
 ];
 

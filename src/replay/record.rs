@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::io::{self, Cursor};
 use std::path::Path;
 
-use npyz::npz::NpzWriter;
-use npyz::{AutoSerialize, WriterBuilder};
+use npyz::{AutoSerialize, WriteOptions, WriterBuilder, npz};
 use safetensors::tensor::{Dtype, TensorView};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
 
 use crate::error::{Error, Result};
 use crate::nn::Trace;
@@ -42,24 +43,31 @@ fn extension(path: &Path) -> Option<&str> {
     path.extension().and_then(|extension| extension.to_str())
 }
 
+/// As `np.savez` does, uncompressed, but without the time of writing: equal runs are equal bytes.
 fn as_npz(trace: &Trace, times_us: &[u64]) -> io::Result<Vec<u8>> {
-    let mut npz = NpzWriter::new(Cursor::new(Vec::new()));
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let n = times_us.len() as u64;
     for variable in trace.variables() {
-        put(&mut npz, &variable.name, &[n, variable.width as u64], &variable.rows)?;
+        put(&mut archive, &variable.name, &[n, variable.width as u64], &variable.rows)?;
     }
-    put(&mut npz, TIMES, &[n], times_us)?;
-    Ok(npz.zip_writer().finish()?.into_inner())
+    put(&mut archive, TIMES, &[n], times_us)?;
+    Ok(archive.finish()?.into_inner())
 }
 
 fn put<T: AutoSerialize>(
-    npz: &mut NpzWriter<Cursor<Vec<u8>>>,
+    archive: &mut ZipWriter<Cursor<Vec<u8>>>,
     name: &str,
     shape: &[u64],
     values: &[T],
 ) -> io::Result<()> {
-    let mut writer =
-        npz.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
+    let is_large = u32::try_from(size_of_val(values) + 4096).is_err();
+    let options = SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .large_file(is_large);
+    archive.start_file(npz::file_name_from_array_name(name), options)?;
+    let options = WriteOptions::new().default_dtype().shape(shape);
+    let mut writer = options.writer(archive).begin_nd()?;
     writer.extend(values)?;
     writer.finish()
 }
