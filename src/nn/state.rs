@@ -5,7 +5,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::op::Layer;
-use super::op::memory::{Scratch, aligned, edit_in_place};
+use super::op::memory::{Scratch, aligned, edit_in_place, values_of};
 use crate::error::{Error, Result};
 
 /// Most values that a state may hold, all slots together (1 GiB).
@@ -79,11 +79,8 @@ impl State {
     /// A slot's packed row: layer by layer, variable by variable in the cell's order.
     pub fn row(&self, slot: usize) -> Result<Vec<f32>> {
         self.check_slot(slot)?;
-        let padded: Vec<f32> = self
-            .rows
-            .get(slot)
-            .and_then(|row| row.to_vec1())
-            .map_err(failed("read a slot's state"))?;
+        let row = self.rows.narrow(0, slot, 1);
+        let padded = row.and_then(|row| values_of(&row)).map_err(failed("read a slot's state"))?;
         let values = self.variables.iter().map(|v| &padded[v.start..v.start + v.neurons]);
         Ok(values.collect::<Vec<_>>().concat())
     }

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, bail};
 
 /// Floats in 64 bytes, the widest vector and a line of the cache.
 pub(crate) const LINE_FLOATS: usize = 16;
@@ -63,6 +63,22 @@ impl std::ops::Deref for Floats {
 impl std::ops::DerefMut for Floats {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.values[self.start..self.start + self.len]
+    }
+}
+
+/// The values of a contiguous float32 tensor. Of a view no more is copied than it shows, where
+/// Candle's own way would bring all of its memory from a GPU.
+pub(crate) fn values_of(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    let (values, layout) = tensor.storage_and_layout();
+    match (&*values, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
+            Ok(values[start..end].to_vec())
+        }
+        #[cfg(feature = "cuda")]
+        (Storage::Cuda(values), Some((start, end))) => {
+            values.device.clone_dtoh(&values.as_cuda_slice::<f32>()?.slice(start..end))
+        }
+        _ => bail!("only contiguous float32 values are read"),
     }
 }
 
