@@ -93,6 +93,7 @@ mod kernel {
             (50, vec![(lif, 100, true), (li, 4, false)]),
             (50, vec![(lif, 300, true), (lif, 33, true), (li, 4, false)]),
             (50, vec![(li, 20, true), (lif, 1100, true), (linear, 1030, true)]),
+            (50, vec![(li, 20, false)]),
             // addresses that do not share a word with their counts
             (70_000, vec![(lif, 3, true), (li, 2, false)]),
         ] {

@@ -15,11 +15,15 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __align__(n)
 #define __restrict__ __restrict
 #define __shared__  // dynamic alone: `extern __shared__ float shared[]`, defined by host.cpp
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
+};
+struct float4 {
+    float x, y, z, w;
 };
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -90,4 +94,4 @@ inline unsigned atomicAdd(unsigned* word, unsigned value) {
     return before;
 }
 
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(int bits) { return __builtin_popcount((unsigned)bits); }

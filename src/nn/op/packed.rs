@@ -48,6 +48,8 @@ pub(crate) struct PackedChain {
     n_layers: usize,
     n_words: usize,
     n_sums: usize,
+    /// Words of shared memory that are no kept weights, up to whole 16 bytes.
+    working: usize,
     kept_floats: usize,
     wide: bool,
     /// Blocks that run at once.
@@ -90,7 +92,11 @@ impl PackedChain {
         let n_words: usize = spiking.map(|layer| layer.neurons.div_ceil(32)).sum();
         let summing = layers.iter().filter(|l| !l.kind.spikes && l.recurrent_weights.is_some());
         let n_sums = summing.map(|layer| layer.neurons).max().unwrap_or(0);
-        let working = LAYER_WORDS * layers.len() + n_sums + 3 * n_words;
+        let most_neurons = layers.iter().map(|layer| layer.neurons).max().unwrap_or(1);
+        let threads = most_neurons.next_multiple_of(32).min(MAX_THREADS);
+        // spikes as two sets of bits and as a list of halves; a count a layer; an entry a thread
+        let working = LAYER_WORDS * layers.len() + n_sums + 18 * n_words + layers.len() + threads;
+        let working = working.next_multiple_of(4);
         let Some(mut room) = (shared_bytes / 4).checked_sub(working) else {
             return Err(format!(
                 "its {n_words} words of spikes and {n_sums} sums need {} KiB of a block's memory, \
@@ -120,7 +126,6 @@ impl PackedChain {
             words_of(layer, [*kept_input, *kept_recurrent], places.take(layer, k > 0))
         });
         let packed = packed.collect();
-        let most_neurons = layers.iter().map(|layer| layer.neurons).max().unwrap_or(1);
         let widths = layers.iter().map(|layer| layer.width);
         let matrices = layers.iter().enumerate().flat_map(|(k, layer)| {
             let Layer { inputs, neurons, width, .. } = *layer;
@@ -136,7 +141,7 @@ impl PackedChain {
         });
         Ok(PackedChain {
             layers: packed,
-            threads: most_neurons.next_multiple_of(32).min(MAX_THREADS),
+            threads,
             row_len: chain.row_len,
             saved_len: chain.saved_len,
             outputs: chain.outputs(),
@@ -148,6 +153,7 @@ impl PackedChain {
             n_layers: layers.len(),
             n_words,
             n_sums,
+            working,
             kept_floats,
             wide: layers.first().is_some_and(|layer| layer.inputs > NARROW_INPUTS),
             blocks: 1,
@@ -156,7 +162,7 @@ impl PackedChain {
 
     /// Most bytes of shared memory that a launch asks for.
     pub fn shared_bytes(&self) -> usize {
-        4 * (self.n_layers * LAYER_WORDS + self.n_sums + 3 * self.n_words + self.kept_floats)
+        4 * (self.working + self.kept_floats)
     }
 
     /// The rollout. Arrays: weights, state, layers, plan, outputs, trace, what gradients need.
@@ -349,4 +355,35 @@ fn words_of(layer: &Layer, kept: [u32; 2], places: [u32; 4]) -> [u32; LAYER_WORD
         *word = constant.to_bits();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PackedChain;
+    use crate::nn::{LayerSpec, LayerWeights, Network};
+
+    /// A block of an H100 has 227 KiB.
+    #[test]
+    fn up_to_240_recurrent_neurons_keep_their_weights() {
+        for (neurons, kept_floats) in
+            [(100, 100 * 112 + 100 * 16), (240, 240 * 240), (241, 241 * 16)]
+        {
+            let layer = |cell: &str, inputs: usize, neurons: usize, recurrent: bool| LayerWeights {
+                spec: LayerSpec {
+                    cell: cell.to_owned(),
+                    inputs,
+                    neurons,
+                    recurrent,
+                    parameters: Default::default(),
+                },
+                input: vec![0.5; inputs * neurons],
+                recurrent: recurrent.then(|| vec![0.5; neurons * neurons]),
+            };
+            let layers = vec![layer("lif", 2, neurons, true), layer("li", neurons, 4, false)];
+            let network = Network::new(layers, 1e-3).expect("a network");
+            let packed = PackedChain::new(&network.chain, 227 << 10).expect("room");
+            assert_eq!(packed.kept_floats, kept_floats, "{neurons} neurons");
+            assert!(packed.shared_bytes() <= 227 << 10);
+        }
+    }
 }
