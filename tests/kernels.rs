@@ -1,5 +1,5 @@
-//! The GPU's kernels: their PTX is that of their source, and recordings read as they do by the CPU's
-//! own walk.
+//! The GPU's kernels: their PTX is that of their source, and recordings and plans of many launches read
+//! as they do by the CPU's own walk.
 
 mod skip;
 #[cfg(any(feature = "kernel-host", feature = "cuda"))]
@@ -91,5 +91,74 @@ mod recordings {
         }
         paths.sort();
         paths
+    }
+}
+
+/// Plans that go in several launches, whose blocks walk from stream to stream, and which several threads
+/// write: more than other tests bring, and on a GPU what its parts are made for.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod many_streams {
+    use dvs_stream::frame::{Frames, SlotFrames, Window};
+    use dvs_stream::model::Model;
+    use dvs_stream::nn::{Network, PlannedStep};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use crate::steppers::steppers;
+
+    const ACTIVE: u32 = 100;
+
+    #[test]
+    fn step_as_by_the_walk() {
+        let model = Model::from_bytes(&std::fs::read("models/poker.safetensors").unwrap()).unwrap();
+        // as many as it takes for a plan's writing to be shared out
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        for (name, network) in steppers(&model.network, 99 << 10, 3) {
+            let n_slots = if name == "GPU" { 6000 } else { 250 };
+            // the last finds room that was made before
+            let calls = [1, 3, 1].map(|n_windows| brought(&network, n_slots, n_windows));
+            let expected = run(&model.network, n_slots, &calls);
+            let told = threads.install(|| run(&network, n_slots, &calls));
+            assert!(told == expected, "{name}: other outputs or states");
+        }
+    }
+
+    type Call = (Vec<SlotFrames>, Vec<PlannedStep>);
+
+    /// Windows of all slots, and a plan that takes the first of each slot, then the second. In the last
+    /// window every third slot begins anew.
+    fn brought(network: &Network, n_slots: usize, n_windows: u32) -> Call {
+        let mut random = ChaCha8Rng::seed_from_u64(u64::from(n_windows));
+        let apart = network.inputs() as u32 / ACTIVE;
+        let mut frames = |slot| {
+            let mut frames = Frames::default();
+            for _ in 0..n_windows {
+                for k in 0..ACTIVE {
+                    let address = k * apart + random.random_range(0..apart);
+                    frames.add(address, random.random_range(1..4));
+                }
+                frames.close(Window::default());
+            }
+            SlotFrames { slot, frames }
+        };
+        let slots = (0..n_slots).map(&mut frames).collect();
+        let steps = (0..n_windows).flat_map(|window| {
+            (0..n_slots as u32).map(move |slot_index| PlannedStep {
+                slot_index,
+                window,
+                reset: window + 1 == n_windows && slot_index % 3 == 0,
+            })
+        });
+        (slots, steps.collect())
+    }
+
+    /// Bits of all outputs, and of every slot's state in the end.
+    fn run(network: &Network, n_slots: usize, calls: &[Call]) -> (Vec<u32>, Vec<u32>) {
+        let (mut state, mut out) = (network.zero_state(n_slots).unwrap(), Vec::new());
+        for (slots, plan) in calls {
+            network.rollout(&mut state, slots, plan, &mut out, None).unwrap();
+        }
+        let rows = (0..n_slots).flat_map(|slot| state.row(slot).unwrap());
+        (out.iter().map(|v| v.to_bits()).collect(), rows.map(f32::to_bits).collect())
     }
 }

@@ -85,6 +85,8 @@ run() {
             compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$into/test-network" kernel::equals_the_walk_in_every_form
             compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$into/test-kernels" many_streams::step_as_by_the_walk
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$into/test-learning" kernels::learn_as_the_cpu_does_in_every_form
         else
             echo "not measured: there is no compute-sanitizer"
