@@ -9,8 +9,9 @@
 
 // A block takes a sample, threads are neurons. `samples` holds each sample's first row and number of
 // windows; `back` the weights as stored, [neurons, padded inputs]; `gradient` the loss's with respect
-// to the outputs, [rows, outputs]; `carried` [samples, row_len] and `below` [samples, widest] are
-// working memory, zero at the start; `jumps` is filled, for each layer [rows, width].
+// to the outputs, [rows, outputs]; `carried` [samples, row_len], zero at the start, and `below`
+// [samples, widest], written before it is read, are working memory; `jumps` is filled, for each layer
+// [rows, width].
 extern "C" __global__ void __launch_bounds__(1024, 1)
 back_through_time(const float* __restrict__ back, const unsigned* __restrict__ layers,
                   const unsigned* __restrict__ samples, const float* __restrict__ saved,
