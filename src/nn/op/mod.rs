@@ -148,12 +148,12 @@ impl InplaceOp1 for Rollout<'_> {
             bail!("the state is on another device than the network")
         }
         let (weights, weights_layout) = self.chain.weights.storage_and_layout();
-        let (Storage::Cuda(weights), Some((first, last)), Some((start, end))) =
+        let (Storage::Cuda(weights), Some((0, last)), Some((start, end))) =
             (&*weights, weights_layout.contiguous_offsets(), layout.contiguous_offsets())
         else {
-            bail!("rollout needs contiguous float32 weights and state on one device")
+            bail!("rollout needs contiguous float32 weights from 0 on, and state, on one device")
         };
-        let weights = weights.as_cuda_slice::<f32>()?.slice(first..last);
+        let weights = weights.as_cuda_slice::<f32>()?.slice(..last);
         let state = state.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
         let mut staging = std::mem::take(&mut job.scratch.on_gpu);
         let done = kernel.walk(self.chain, (weights, state), &mut job, &mut staging);
@@ -165,7 +165,10 @@ impl InplaceOp1 for Rollout<'_> {
 impl Chain {
     /// Moves the weights to a device, and readies its kernel.
     pub fn move_to(&mut self, device: &Device) -> candle_core::Result<()> {
-        self.weights = self.weights.to_device(&device.tensors)?;
+        if !self.weights.device().same_device(&device.tensors) {
+            // without what stands before the first line here, so that rows are whole lines there too
+            self.weights = self.weights.force_contiguous()?.to_device(&device.tensors)?;
+        }
         #[cfg(feature = "kernel-host")]
         if let Some(choice) = device.kernels {
             self.kernel = Some(kernels::Kernels::new(choice, self)?);
