@@ -158,6 +158,10 @@ impl Network {
     /// \[n, outputs\] and the new state.
     ///
     /// Equal to [`Network::rollout`] up to rounding: a matrix product sums in an order of its own.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where shapes do not match, and on a GPU where a cell spikes: step
+    /// `network.on(&Device::cpu())` instead, which has the same weights.
     pub fn step(&self, x: &Tensor, state: &PlainState) -> Result<(Tensor, PlainState)> {
         self.step_with(&self.matrices()?, x, state)
     }

@@ -4,8 +4,14 @@
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
-/// 1 where `x > 0`, else 0; backward 1 / (1 + α·|x|)², for float32 and float64.
+/// 1 where `x > 0`, else 0; backward 1 / (1 + α·|x|)², for float32 and float64; of any shape.
+///
+/// # Errors
+/// Where `x` is not on the CPU, or holds no floats.
 pub fn superspike(x: &Tensor, alpha: f64) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        bail!("spikes on plain tensors are made on the CPU alone: take the network there first")
+    }
     x.contiguous()?.apply_op1(SuperSpike { alpha })
 }
 
