@@ -44,7 +44,9 @@ impl<M: Machine> Kernels<M> {
     pub fn new(machine: M, chain: &Chain) -> Result<Self> {
         let packed = PackedChain::new(chain, machine.shared_bytes()?);
         let mut packed = packed.map_err(candle_core::Error::Msg)?;
-        packed.blocks = machine.blocks(packed.threads, packed.shared_bytes())?;
+        packed.blocks = machine.blocks(packed.threads, packed.shared_bytes(true))?;
+        packed.blocks_that_keep_none =
+            machine.blocks(packed.threads, packed.shared_bytes(false))?;
         let mut layers = M::Array::default();
         machine.resize(&mut layers, packed.layers.len())?;
         machine.write(&mut layers, 0..packed.layers.len(), |all| {

@@ -52,8 +52,10 @@ pub(crate) struct PackedChain {
     working: usize,
     kept_floats: usize,
     wide: bool,
-    /// Blocks that run at once.
+    /// Blocks that run at once, where they keep weights.
     pub blocks: usize,
+    /// Blocks that run at once, where they keep none.
+    pub blocks_that_keep_none: usize,
 }
 
 /// A matrix of weights.
@@ -157,20 +159,20 @@ impl PackedChain {
             kept_floats,
             wide: layers.first().is_some_and(|layer| layer.inputs > NARROW_INPUTS),
             blocks: 1,
+            blocks_that_keep_none: 1,
         })
     }
 
-    /// Most bytes of shared memory that a launch asks for.
-    pub fn shared_bytes(&self) -> usize {
-        4 * (self.working + self.kept_floats)
+    /// Bytes of shared memory that a block of the rollout asks for.
+    pub fn shared_bytes(&self, keeps: bool) -> usize {
+        4 * (self.working + if keeps { self.kept_floats } else { 0 })
     }
 
     /// The rollout. Arrays: weights, state, layers, plan, outputs, trace, what gradients need.
     pub fn rollout(&self, stepped: &Stepped) -> Launch {
         let Stepped { runs, steps, words, slots, rows } = *stepped;
-        let grid = runs.min(self.blocks).max(1);
-        let keeps = steps >= grid * WINDOWS_TO_KEEP_FOR;
-        let shared_bytes = self.shared_bytes() - if keeps { 0 } else { 4 * self.kept_floats };
+        let keeps = steps >= runs.min(self.blocks).max(1) * WINDOWS_TO_KEEP_FOR;
+        let blocks = if keeps { self.blocks } else { self.blocks_that_keep_none };
         let numbers = [
             self.n_layers,
             self.row_len,
@@ -194,9 +196,9 @@ impl PackedChain {
         let numbers = numbers.map(|n| n as u32).to_vec();
         Launch {
             kernel: Kernel::Rollout,
-            grid,
+            grid: runs.min(blocks).max(1),
             threads: self.threads,
-            shared_bytes,
+            shared_bytes: self.shared_bytes(keeps),
             reached,
             numbers,
         }
@@ -359,31 +361,47 @@ fn words_of(layer: &Layer, kept: [u32; 2], places: [u32; 4]) -> [u32; LAYER_WORD
 
 #[cfg(test)]
 mod tests {
-    use super::PackedChain;
+    use super::{PackedChain, Stepped};
     use crate::nn::{LayerSpec, LayerWeights, Network};
 
-    /// A block of an H100 has 227 KiB.
+    /// Recurrent spiking neurons and a readout of four; a block has what an H100 gives it.
+    fn chain_of(neurons: usize) -> PackedChain {
+        let layer = |cell: &str, inputs: usize, neurons: usize, recurrent: bool| LayerWeights {
+            spec: LayerSpec {
+                cell: cell.to_owned(),
+                inputs,
+                neurons,
+                recurrent,
+                parameters: Default::default(),
+            },
+            input: vec![0.5; inputs * neurons],
+            recurrent: recurrent.then(|| vec![0.5; neurons * neurons]),
+        };
+        let layers = vec![layer("lif", 2, neurons, true), layer("li", neurons, 4, false)];
+        let network = Network::new(layers, 1e-3).expect("a network");
+        PackedChain::new(&network.chain, 227 << 10).expect("room")
+    }
+
     #[test]
     fn up_to_240_recurrent_neurons_keep_their_weights() {
-        for (neurons, kept_floats) in
-            [(100, 100 * 112 + 100 * 16), (240, 240 * 240), (241, 241 * 16)]
+        for (neurons, kept) in [(100, 100 * 112 + 100 * 16), (240, 240 * 240), (241, 241 * 16)] {
+            let chain = chain_of(neurons);
+            assert_eq!(chain.kept_floats, kept, "{neurons} neurons");
+            assert!(chain.shared_bytes(true) <= 227 << 10);
+        }
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_form_that_is_launched() {
+        let chain = PackedChain { blocks: 4, blocks_that_keep_none: 9, ..chain_of(100) };
+        for (runs, steps, grid, keeps) in
+            [(15, 15, 9, false), (5, 5, 5, false), (16, 16, 4, true), (1, 4, 1, true)]
         {
-            let layer = |cell: &str, inputs: usize, neurons: usize, recurrent: bool| LayerWeights {
-                spec: LayerSpec {
-                    cell: cell.to_owned(),
-                    inputs,
-                    neurons,
-                    recurrent,
-                    parameters: Default::default(),
-                },
-                input: vec![0.5; inputs * neurons],
-                recurrent: recurrent.then(|| vec![0.5; neurons * neurons]),
-            };
-            let layers = vec![layer("lif", 2, neurons, true), layer("li", neurons, 4, false)];
-            let network = Network::new(layers, 1e-3).expect("a network");
-            let packed = PackedChain::new(&network.chain, 227 << 10).expect("room");
-            assert_eq!(packed.kept_floats, kept_floats, "{neurons} neurons");
-            assert!(packed.shared_bytes() <= 227 << 10);
+            let launch =
+                chain.rollout(&Stepped { runs, steps, words: 0, slots: runs, rows: steps });
+            assert_eq!(launch.grid, grid, "{runs} streams, {steps} windows");
+            assert_eq!(launch.shared_bytes, chain.shared_bytes(keeps));
+            assert_eq!(launch.numbers.last(), Some(&u32::from(keeps)));
         }
     }
 }
