@@ -103,17 +103,31 @@ pub fn devices() -> (Vec<Found>, Option<String>) {
     (found, why.err())
 }
 
-/// How many of `n_slots` rows fit, if not all of them do.
-#[cfg(any(feature = "cuda", test))]
-pub(super) fn room(n_slots: usize, row_bytes: usize, free_bytes: usize) -> Result<()> {
-    let fit = free_bytes / row_bytes.max(1);
+/// How many of `n_slots` streams fit, if not all of them do; each takes so many bytes.
+#[cfg(any(feature = "cuda", feature = "kernel-host", test))]
+pub(super) fn room(n_slots: usize, stream_bytes: usize, free_bytes: usize) -> Result<()> {
+    let fit = free_bytes / stream_bytes.max(1);
     if n_slots <= fit {
         return Ok(());
     }
     Err(Error::Device(format!(
         "{n_slots} streams need {} MiB of the device's memory, and {} MiB are free: at most {fit} \
          streams fit",
-        n_slots.saturating_mul(row_bytes).div_ceil(1 << 20),
+        n_slots.saturating_mul(stream_bytes).div_ceil(1 << 20),
+        free_bytes >> 20
+    )))
+}
+
+/// Refuses weights that do not fit.
+#[cfg(any(feature = "cuda", test))]
+pub(super) fn room_for_weights(bytes: usize, free_bytes: usize) -> Result<()> {
+    if bytes <= free_bytes {
+        return Ok(());
+    }
+    Err(Error::Device(format!(
+        "the network's weights need {} MiB of the device's memory, and {} MiB are free: they do not \
+         fit",
+        bytes.div_ceil(1 << 20),
         free_bytes >> 20
     )))
 }
@@ -191,7 +205,7 @@ mod cuda {
 
 #[cfg(test)]
 mod tests {
-    use super::{DeviceChoice, room};
+    use super::{DeviceChoice, room, room_for_weights};
 
     #[test]
     fn choices_read_as_they_print() {
@@ -214,5 +228,12 @@ mod tests {
         assert!(room(10, 1 << 20, 10 << 20).is_ok());
         let error = room(11, 1 << 20, (10 << 20) + 5).unwrap_err().to_string();
         assert!(error.contains("at most 10 streams fit"), "{error}");
+    }
+
+    #[test]
+    fn says_that_weights_do_not_fit() {
+        assert!(room_for_weights(10 << 20, 10 << 20).is_ok());
+        let error = room_for_weights((10 << 20) + 1, 10 << 20).unwrap_err().to_string();
+        assert!(error.contains("weights need 11 MiB") && error.contains("10 MiB are"), "{error}");
     }
 }

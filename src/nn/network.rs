@@ -6,6 +6,8 @@ use candle_core::{DType, Tensor};
 
 use super::cell::CellKind;
 use super::layer::{LayerSpec, LayerWeights, check_specs, in_layer};
+#[cfg(feature = "cuda")]
+use super::op::cuda::free_bytes;
 use super::op::level::Level;
 use super::op::memory::{aligned, padded};
 use super::op::{Chain, Job, Layer, Rollout};
@@ -43,14 +45,18 @@ impl Network {
     /// they are.
     ///
     /// # Errors
-    /// [`Error::Model`] where the layers make no network, [`Error::Tensor`] where the device does not
-    /// take it.
+    /// [`Error::Model`] where the layers make no network, [`Error::Device`] where the weights do not fit
+    /// on the device, [`Error::Tensor`] where it does not take them otherwise.
     pub fn new_on(mut layers: Vec<LayerWeights>, dt_s: f64, device: &Device) -> Result<Network> {
         let kinds = check_specs(layers.iter_mut().map(|layer| &mut layer.spec), dt_s)?;
         for (k, layer) in layers.iter().enumerate() {
             in_layer(k, layer.check())?;
         }
         let mut chain = lay_out(&layers, &kinds, dt_s)?;
+        #[cfg(feature = "cuda")]
+        if let Some(free) = free_bytes(&device.tensors).map_err(failed("ask for free memory"))? {
+            super::device::room_for_weights(4 * chain.weights.elem_count(), free)?;
+        }
         chain.move_to(device).map_err(failed("move the network to the device"))?;
         let specs = layers.into_iter().map(|layer| layer.spec).collect();
         Ok(Network { specs, dt_s, chain })
@@ -112,6 +118,10 @@ impl Network {
     }
 
     /// A state of `n_slots` slots before their first windows.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] beyond the limit of a state, [`Error::Device`] where a device has no room for so
+    /// many, which says how many fit.
     pub fn zero_state(&self, n_slots: usize) -> Result<State> {
         let Chain { layers, weights, row_len, .. } = &self.chain;
         State::zero(layers, *row_len, n_slots, weights.device())

@@ -53,7 +53,7 @@ impl State {
                 .map(|k| PackedVariable { start: layer.variable(k).start, neurons: layer.neurons })
         });
         Ok(State {
-            rows: zeros((n_slots, row_len), device)?,
+            rows: zeros((n_slots, row_len), layers, device)?,
             scratch: Scratch::new(layers.iter().map(|layer| layer.width)),
             variables: variables.collect(),
             n_slots,
@@ -134,11 +134,13 @@ impl State {
     }
 }
 
-/// \[n_slots, row_len\] of zeros.
-fn zeros((n_slots, row_len): (usize, usize), device: &Device) -> Result<Tensor> {
+/// \[n_slots, row_len\] of zeros, where a device has room for them and for what steps them.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+fn zeros((n_slots, row_len): (usize, usize), layers: &[Layer], device: &Device) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let Some(free) = super::op::cuda::free_bytes(device).map_err(failed("size a state"))? {
-        super::device::room(n_slots, 4 * row_len, free)?;
+        let beside = super::op::packed::bytes_beside_state(layers);
+        super::device::room(n_slots, 4 * row_len + beside, free)?;
     }
     let zeros = match device {
         Device::Cpu => aligned((n_slots, row_len), |_| ()),

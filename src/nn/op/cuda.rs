@@ -18,6 +18,7 @@ use candle_core::{Device, Result, bail};
 pub(crate) use super::launch::untracked;
 use super::launch::{Pinned, run_on_cuda};
 use super::machine::{Given, Kernel, Launch, Machine, Value};
+use super::packed::with_headroom;
 
 /// Source files of kernels, and their PTX, made by `tests/cuda/ptx.sh`.
 const ROLLOUT: (&str, &str) = ("rollout", include_str!("rollout.ptx"));
@@ -156,6 +157,10 @@ impl Machine for Gpu {
         Ok(a_multiprocessor.max(1) as usize * multiprocessors.max(1) as usize)
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        self.stream.context().mem_get_info().ok().map(|(free, _)| free)
+    }
+
     fn launch_words(&self) -> usize {
         LAUNCH_WORDS
     }
@@ -166,12 +171,15 @@ impl Machine for Gpu {
             return Ok(());
         }
         array.there = None;
-        let room = (len + len / 4).max(1);
+        let room = with_headroom(len);
         let full = |error| {
-            let kib = (room * size_of::<T>()).div_ceil(1024);
+            let mib = (room * size_of::<T>()).div_ceil(1 << 20);
+            let free = self.free_bytes().map_or("some".to_owned(), |b| (b >> 20).to_string());
             let instead = self.instead;
-            let what = format!("the device has no room for another {kib} KiB: {instead} ({error})");
-            candle_core::Error::Msg(what)
+            candle_core::Error::Msg(format!(
+                "the device has no room for another {mib} MiB, {free} MiB are free: {instead} \
+                 ({error})"
+            ))
         };
         array.there = Some(self.device.alloc_zeros::<T>(room).map_err(full)?);
         // the other stream must not come before it

@@ -124,7 +124,12 @@ impl<T: DeviceRepr + ValidAsZeroBits> Pinned<T> {
                 let flags = if written { CU_MEMHOSTALLOC_WRITECOMBINED } else { 0 };
                 let (stream, len) = (device.cuda_stream(), len.next_power_of_two());
                 // SAFETY: numbers alone, for which every pattern of bits is a value.
-                Pinned(unsafe { stream.context().alloc_pinned_with_flags(len, flags) }.w()?)
+                let taken = unsafe { stream.context().alloc_pinned_with_flags(len, flags) };
+                Pinned(taken.w().map_err(|error| {
+                    let mib = (len * size_of::<T>()).div_ceil(1 << 20);
+                    let what = format!("there are no {mib} MiB of page-locked memory ({error})");
+                    candle_core::Error::Msg(what)
+                })?)
             }
         };
         Ok(buffer.insert(kept))

@@ -108,6 +108,11 @@ pub(crate) trait Machine: Sized {
     /// Blocks of the rollout that run at once.
     fn blocks(&self, threads: usize, shared_bytes: usize) -> Result<usize>;
 
+    /// Bytes of memory that are free, where it has a memory of its own.
+    fn free_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Words of a plan that are worth a launch of their own.
     fn launch_words(&self) -> usize;
 

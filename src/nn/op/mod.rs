@@ -20,7 +20,7 @@ pub(crate) mod level;
 mod machine;
 pub(crate) mod memory;
 #[cfg(any(feature = "cuda", feature = "kernel-host"))]
-mod packed;
+pub(crate) mod packed;
 #[cfg(any(feature = "cuda", feature = "kernel-host"))]
 pub(crate) mod plan;
 mod spikes;

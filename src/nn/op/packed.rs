@@ -20,6 +20,10 @@ const MAX_THREADS: usize = 1024;
 const ADAM_THREADS: usize = 256;
 /// Words of a layer.
 const LAYER_WORDS: usize = 23;
+/// Active inputs of a window that a stream is expected to bring; where it brings more, they are asked
+/// room for then.
+#[cfg(any(feature = "cuda", test))]
+const EXPECTED_ACTIVE: usize = 256;
 /// Windows a block must step for the weights that it keeps to be worth their copying.
 pub(super) const WINDOWS_TO_KEEP_FOR: usize = 4;
 
@@ -289,6 +293,26 @@ impl PackedChain {
     }
 }
 
+/// Bytes of a device that a stream's window takes beside its state: its part of a plan and its outputs,
+/// with what their arrays are made larger by.
+#[cfg(any(feature = "cuda", test))]
+pub(crate) fn bytes_beside_state(layers: &[Layer]) -> usize {
+    let (inputs, outputs) = match (layers.first(), layers.last()) {
+        (Some(first), Some(last)) => (first.inputs, last.neurons),
+        _ => (0, 0),
+    };
+    let entry_words = if inputs > NARROW_INPUTS { 2 } else { 1 };
+    let words = 4 + inputs.min(EXPECTED_ACTIVE) * entry_words + outputs;
+    4 * with_headroom(words)
+}
+
+/// The length that an array is given where at least `len` is asked for, so that the next, slightly
+/// larger one finds room.
+#[cfg(any(feature = "cuda", test))]
+pub(crate) fn with_headroom(len: usize) -> usize {
+    (len + len / 4).max(1)
+}
+
 /// A launch without shared memory.
 fn plain(
     kernel: Kernel,
@@ -361,7 +385,7 @@ fn words_of(layer: &Layer, kept: [u32; 2], places: [u32; 4]) -> [u32; LAYER_WORD
 
 #[cfg(test)]
 mod tests {
-    use super::{PackedChain, Stepped};
+    use super::{PackedChain, Stepped, bytes_beside_state};
     use crate::nn::{LayerSpec, LayerWeights, Network};
 
     /// Recurrent spiking neurons and a readout of four; a block has what an H100 gives it.
@@ -389,6 +413,21 @@ mod tests {
             assert_eq!(chain.kept_floats, kept, "{neurons} neurons");
             assert!(chain.shared_bytes(true) <= 227 << 10);
         }
+    }
+
+    #[test]
+    fn a_stream_takes_room_for_its_plan_and_outputs() {
+        let layer = LayerSpec {
+            cell: "li".to_owned(),
+            inputs: 2450,
+            neurons: 4,
+            recurrent: false,
+            parameters: Default::default(),
+        };
+        let layer = LayerWeights { spec: layer, input: vec![0.5; 4 * 2450], recurrent: None };
+        let network = Network::new(vec![layer], 1e-3).expect("a network");
+        // run and step, entries, outputs; a quarter more
+        assert_eq!(bytes_beside_state(&network.chain.layers), 4 * (4 + 256 + 4) * 5 / 4);
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl PackedPlan {
         }
     }
 
+    /// Slots that are stepped.
+    pub fn n_runs(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Planned steps.
     pub fn n_steps(&self) -> usize {
         self.order.len()
