@@ -67,10 +67,10 @@ impl Player<'_> {
         }
         let mut emit = |frames: &mut Frames| send(frames, feed, pace.as_deref_mut(), self.stop);
         let read = self.read(ingest, &mut emit);
-        if let Some(stream) = first {
-            if let Some(told) = ingest.tally().told() {
-                self.progress.note(&format!("note: {stream}: {told}"));
-            }
+        if let Some(stream) = first
+            && let Some(told) = ingest.tally().told()
+        {
+            self.progress.note(&format!("note: {stream}: {told}"));
         }
         let finished = ingest.finish(matches!(read, Ok(true)), &mut emit);
         read.and(finished)
