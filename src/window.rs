@@ -97,6 +97,7 @@ pub struct WindowerState {
 pub struct Windower {
     config: WindowConfig,
     gap_windows: u64,
+    reset_us: u64,
     batch_windows: usize,
     counts: Vec<u16>,
     touched: Vec<u64>,
@@ -165,6 +166,7 @@ impl Windower {
         let addresses = config.sensor.addresses();
         Windower {
             gap_windows: gap_windows(config.gap_us, config.window_us),
+            reset_us: config.gap_us,
             batch_windows: BATCH_WINDOWS,
             config,
             counts: vec![0; addresses],
@@ -177,6 +179,12 @@ impl Windower {
     /// window is handed on.
     pub fn cut_singly(&mut self) {
         self.batch_windows = 1;
+    }
+
+    /// From now on events so much older than the open window tell that the clock was reset, whatever
+    /// the gap is.
+    pub fn reset_after(&mut self, reset_us: u64) {
+        self.reset_us = reset_us;
     }
 
     /// Whether a batch should be handed on before more windows are cut.
@@ -346,7 +354,7 @@ impl Windower {
     fn count_late(&mut self, t_us: u64, out: &mut Frames) {
         self.at.totals.events += 1;
         self.count_lost(Losses { late: 1, ..Losses::default() });
-        let long_ago = self.at.start_us - t_us > self.config.gap_us;
+        let long_ago = self.at.start_us - t_us > self.reset_us;
         self.at.late_run = if long_ago { self.at.late_run + 1 } else { 0 };
         if self.at.late_run == LATE_RUN {
             self.at.totals.restarts += 1;

@@ -306,7 +306,7 @@ fn the_accuracy_of_every_epoch_is_that_of_streaming() {
             let to = val.path().join(format!("{name}.csv"));
             check(&["convert", "-q", text(&from), text(&to)], 0);
             let csv = std::fs::read_to_string(&to).unwrap();
-            std::fs::write(to, with_silence(&csv, silence_us)).unwrap();
+            std::fs::write(to, with_silence(&csv, 2, silence_us)).unwrap();
         }
     }
     for (n, more) in
@@ -328,13 +328,59 @@ fn the_accuracy_of_every_epoch_is_that_of_streaming() {
     }
 }
 
-/// The second half of a recording's events so much later.
-fn with_silence(csv: &str, silence_us: u64) -> String {
+/// Clocks that go back in the middle of a recording, by more and by less than the silence that is
+/// settled, among those trained on and those kept out.
+#[test]
+fn recordings_whose_clock_is_reset_are_scored_as_they_stream() {
+    let (folder, clocks) = (pips(6), tempfile::tempdir().unwrap());
+    let data = folder.path().join("pips");
+    for label in ["cl", "di", "he", "sp"] {
+        std::fs::create_dir(clocks.path().join(label)).unwrap();
+        for (k, back_us) in [0_i64, 1_000_000, 0, 1_000_000, 6_000, 40_000].iter().enumerate() {
+            let name = format!("{label}/{label}_{k}");
+            let from = data.join(format!("{name}.aedat4"));
+            let to = clocks.path().join(format!("{name}.csv"));
+            check(&["convert", "-q", text(&from), text(&to)], 0);
+            let csv = with_silence(&std::fs::read_to_string(&to).unwrap(), 0, 2_000_000);
+            std::fs::write(to, with_silence(&csv, 2, -back_us)).unwrap();
+        }
+    }
+    let data = text(clocks.path());
+    for augment in ["none", "shift:1,hflip"] {
+        let [out, log] = ["M", "log"].map(|name| folder.path().join(name));
+        let train = ["train", data, "--split", "first:2", "--epochs", "3", "--augment", augment];
+        let files = ["--size", "35x35", "--out", text(&out), "--log", text(&log)];
+        let (trained, _) = check(&[&train[..], &files].concat(), 0);
+        let (scored, _) =
+            check(&["eval", data, "--split", "first:2", "--model", text(&out), "--each"], 0);
+        let trained: Value = serde_json::from_str(&trained).unwrap();
+        let scored: Vec<Value> =
+            scored.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (score, recordings) = scored.split_last().unwrap();
+        for key in ["accuracy", "confusion", "after_ms", "synaptic_operations", "windows"] {
+            assert_eq!(trained[key], score[key], "{key}");
+        }
+        let log = std::fs::read_to_string(&log).unwrap();
+        let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert_eq!(last["held_out"]["accuracy"], score["accuracy"]["share"]);
+        let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        for (ours, theirs) in report["recordings"].as_array().unwrap().iter().zip(recordings) {
+            for key in ["name", "class", "label"] {
+                assert_eq!(ours[key], theirs[key]);
+            }
+        }
+    }
+}
+
+/// A recording's events so much later: from half of them on, or all of them where `part` is 0.
+fn with_silence(csv: &str, part: usize, later_us: i64) -> String {
     let lines: Vec<&str> = csv.lines().collect();
+    let from = if part == 0 { 0 } else { lines.len() / part };
     let moved = lines.iter().enumerate().map(|(k, line)| {
         let Some((t, rest)) = line.split_once(',') else { return format!("{line}\n") };
         match t.parse::<u64>() {
-            Ok(t) if k > lines.len() / 2 => format!("{},{rest}\n", t + silence_us),
+            Ok(t) if k > from => format!("{},{rest}\n", t.strict_add_signed(later_us)),
             _ => format!("{line}\n"),
         }
     });
@@ -406,6 +452,26 @@ fn a_fold_is_scored_on_its_own_recordings_whatever_else_is_kept_out() {
     let page = std::fs::read_to_string(folder.path().join("M.report/index.html")).unwrap();
     let share = told["cross_validation"]["share"].as_f64().unwrap();
     assert!(page.contains(&format!("<p class=\"big\">{:.1} %</p>", 100.0 * share)), "{share}");
+}
+
+#[test]
+fn the_report_lists_every_recording_that_was_scored() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
+    for (more, n) in [
+        (&["--also", text(&data)][..], 16),
+        (&["--also", text(&data), "--val", text(&data)], 8),
+        (&["--also", text(&data), "--val", text(&data), "--split", "first:1"], 12),
+    ] {
+        let (stdout, _) = check(&[&train[..], more].concat(), 0);
+        let told: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(told["accuracy"]["n"], n);
+        let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["recordings"].as_array().unwrap().len(), n, "{more:?}");
+    }
 }
 
 #[test]

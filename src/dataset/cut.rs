@@ -9,6 +9,8 @@ use crate::window::{WindowConfig, Windower};
 
 /// Longest recording that is loaded, in windows.
 pub const MAX_WINDOWS: u64 = 100_000;
+/// Fewest quiet windows that end a segment, where the gap is settled from the recordings.
+pub const MIN_GAP_WINDOWS: u64 = 2;
 
 /// Cuts recordings, one after another; keeps its memory.
 pub struct Cutter {
@@ -20,6 +22,11 @@ impl Cutter {
     /// A cutter of these windows.
     pub fn new(config: WindowConfig) -> Self {
         Cutter { windower: Windower::new(config), batch: Frames::default() }
+    }
+
+    /// As [`Windower::reset_after`].
+    pub fn reset_after(&mut self, reset_us: u64) {
+        self.windower.reset_after(reset_us);
     }
 
     /// Appends a recording's windows, and those that end in `tail_us` of silence after its last

@@ -20,7 +20,7 @@ use crate::prediction::Losses;
 use crate::view::ViewSpec;
 use crate::window::{Partial, WindowConfig};
 
-pub use cut::{Cutter, MAX_WINDOWS};
+pub use cut::{Cutter, MAX_WINDOWS, MIN_GAP_WINDOWS};
 use find::{Found, Recording};
 pub use read::MAX_EVENTS;
 use read::{Settled, in_parallel};
@@ -33,7 +33,8 @@ pub struct Loading {
     pub sensor: Option<SensorSize>,
     /// Length of a window in µs.
     pub window_us: u64,
-    /// Silence beyond which windows are not emitted; `None` keeps all, as empty frames.
+    /// Silence beyond which windows are not emitted; `None` keeps all, as empty frames, and takes a
+    /// clock for reset as early as any gap that is settled later may: [`Dataset::cut_again`].
     pub gap_us: Option<u64>,
     /// What becomes of the last window.
     pub partial: Partial,
@@ -64,6 +65,14 @@ impl Loading {
             partial: self.partial,
         }
     }
+
+    fn cutter(&self, sensor: SensorSize) -> Cutter {
+        let mut cutter = Cutter::new(self.windows(sensor));
+        if self.gap_us.is_none() {
+            cutter.reset_after(MIN_GAP_WINDOWS * self.window_us);
+        }
+        cutter
+    }
 }
 
 /// One labelled recording.
@@ -77,7 +86,7 @@ pub struct Sample {
     pub first_us: u64,
     /// Time of its latest event in µs.
     pub last_us: u64,
-    /// Its events in the network's coordinates; empty unless they are kept.
+    /// Its events in the network's coordinates; empty unless they are kept, or to be cut again.
     pub events: Vec<Event>,
     /// Its windows.
     pub frames: Frames,
@@ -138,7 +147,7 @@ pub fn load_until(folder: &Path, loading: &Loading, stop: &AtomicBool) -> Result
         )));
     }
     notes.extend(settled.note.clone());
-    let cutter = || Cutter::new(loading.windows(sensor));
+    let cutter = || loading.cutter(sensor);
     let read = in_parallel(&recordings, loading.threads, cutter, |cutter, recording| {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -197,6 +206,27 @@ fn settle(recordings: &[Recording], loading: &Loading, stop: &AtomicBool) -> Set
 }
 
 impl Dataset {
+    /// Places of the recordings whose clock may be reset; their events are kept where `loading` has
+    /// no gap.
+    pub fn resets(&self) -> Vec<usize> {
+        let is_reset = |sample: &Sample| sample.frames.windows().iter().any(|w| w.restart);
+        (0..self.samples.len()).filter(|k| is_reset(&self.samples[*k])).collect()
+    }
+
+    /// Cuts recordings again, as a stream with this gap takes a clock for reset, or as they were
+    /// first cut. All of their silence stays.
+    pub fn cut_again(&mut self, places: &[usize], loading: &Loading, gap_us: Option<u64>) {
+        let mut cutter = loading.cutter(self.sensor);
+        if let Some(gap_us) = gap_us {
+            cutter.reset_after(gap_us);
+        }
+        for place in places {
+            let Sample { events, frames, .. } = &mut self.samples[*place];
+            *frames = Frames::default();
+            cutter.cut(events, 0, frames);
+        }
+    }
+
     /// The highest exit code of what was left out, else 0.
     pub fn exit_code(&self) -> u8 {
         self.faults.iter().map(|fault| fault.exit_code).max().unwrap_or(0)

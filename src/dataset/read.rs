@@ -154,7 +154,8 @@ pub(super) fn sample(
         )));
     }
     losses.malformed += malformed;
-    if !loading.keep_events {
+    let is_reset = frames.windows().iter().any(|window| window.restart);
+    if !loading.keep_events && !(is_reset && loading.gap_us.is_none()) {
         events = Vec::new();
     }
     let (name, class) = (recording.name.clone(), recording.class);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::dataset::split::{Fold, Split};
 use crate::dataset::{self, Dataset, Fault, Loading, Sample};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Card, Model};
 use crate::nn::Device;
 use crate::score::{Reader, Reading, Score};
 use crate::session::Rules;
@@ -110,14 +110,40 @@ pub struct Trained {
     pub interrupted: bool,
 }
 
-/// What came of it.
-pub struct Outcome {
-    /// The recordings.
+/// The recordings of a training.
+pub struct Data {
+    /// Those of [`Training::data`].
     pub dataset: Dataset,
     /// Those of [`Training::also`].
     pub also: Option<Dataset>,
     /// Those of [`Training::validation`].
     pub validation: Option<Dataset>,
+}
+
+impl Data {
+    /// All sets.
+    pub fn sets(&self) -> impl Iterator<Item = &Dataset> {
+        let others = [&self.also, &self.validation];
+        std::iter::once(&self.dataset).chain(others.into_iter().flatten())
+    }
+
+    /// What a split trains on.
+    pub fn trained_on(&self, fold: &Fold) -> Vec<&Sample> {
+        let own = fold.train.iter().map(|k| &self.dataset.samples[*k]);
+        own.chain(self.also.iter().flat_map(|also| &also.samples)).collect()
+    }
+
+    /// What it keeps out: by itself, then by [`Training::validation`].
+    pub fn kept_out(&self, fold: &Fold) -> Vec<&Sample> {
+        let own = fold.test.iter().map(|k| &self.dataset.samples[*k]);
+        own.chain(self.validation.iter().flat_map(|validation| &validation.samples)).collect()
+    }
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// The recordings.
+    pub data: Data,
     /// The folds' trainings, where there are several: cross-validation. Their models are not kept.
     pub folds: Vec<Trained>,
     /// The training whose model was written.
@@ -131,9 +157,13 @@ pub struct Outcome {
 impl Outcome {
     /// The highest exit code of the recordings that were left out, else 0.
     pub fn exit_code(&self) -> u8 {
-        let others = [&self.also, &self.validation];
-        let datasets = others.into_iter().flatten().chain([&self.dataset]);
-        datasets.map(Dataset::exit_code).max().unwrap_or(0)
+        self.data.sets().map(Dataset::exit_code).max().unwrap_or(0)
+    }
+
+    /// The recordings that [`Trained::readings`] are of.
+    pub fn scored(&self) -> Vec<&Sample> {
+        let kept_out = self.data.kept_out(&self.fold);
+        if kept_out.is_empty() { self.data.trained_on(&self.fold) } else { kept_out }
     }
 }
 
@@ -158,13 +188,7 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     };
     let (also, validation) = (more(&training.also)?, more(&training.validation)?);
     let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
-    let run = Run {
-        training,
-        dataset: &dataset,
-        also: also.as_ref(),
-        validation: validation.as_ref(),
-        stop,
-    };
+    let mut run = Run::new(training, Data { dataset, also, validation }, stop);
     let (crossed, last) = run.choose(folds)?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
@@ -180,7 +204,7 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
         // A checkpoint of a finished training is of no use; there may be none.
         let _ = std::fs::remove_file(&checkpoint);
     }
-    Ok(Outcome { folds: trained_folds, trained, fold: last, dataset, also, validation, unsaved })
+    Ok(Outcome { folds: trained_folds, trained, fold: last, data: run.data, unsaved })
 }
 
 /// Where a training's checkpoint lies.
@@ -210,13 +234,40 @@ fn load(
 
 struct Run<'a> {
     training: &'a Training,
-    dataset: &'a Dataset,
-    also: Option<&'a Dataset>,
-    validation: Option<&'a Dataset>,
+    data: Data,
+    /// In each set, the recordings whose clock may be reset.
+    resets: [Vec<usize>; 3],
     stop: &'a AtomicBool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(training: &'a Training, data: Data, stop: &'a AtomicBool) -> Self {
+        let of = |set: Option<&Dataset>| set.map(Dataset::resets).unwrap_or_default();
+        let resets =
+            [of(Some(&data.dataset)), of(data.also.as_ref()), of(data.validation.as_ref())];
+        Run { training, data, resets, stop }
+    }
+
+    fn cut_again(&mut self, gap_us: Option<u64>) {
+        let Data { dataset, also, validation } = &mut self.data;
+        let sets = [Some(dataset), also.as_mut(), validation.as_mut()];
+        for (set, places) in sets.into_iter().zip(&self.resets) {
+            if let (Some(set), false) = (set, places.is_empty()) {
+                set.cut_again(places, &self.training.loading, gap_us);
+            }
+        }
+    }
+
+    /// What a model trained on this fold fixes. Leaves all recordings cut as its streams are: the
+    /// silence that it settles says which clocks are reset.
+    fn settle(&mut self, fold: &Fold) -> Card {
+        self.cut_again(None);
+        let Training { loading, recipe, .. } = self.training;
+        let card = settle::card(&self.data.dataset, loading, recipe, &self.data.trained_on(fold));
+        self.cut_again(Some(card.gap_us));
+        card
+    }
+
     /// The folds to cross-validate on, and what the written model is trained on.
     fn choose(&self, folds: Vec<Fold>) -> Result<(Vec<Fold>, Fold)> {
         let Training { fold: asked, keep, .. } = self.training;
@@ -225,7 +276,7 @@ impl Run<'_> {
             (None, 1) => (Vec::new(), folds.into_iter().next().unwrap_or_else(|| self.all())),
             (None, _) => (folds, self.all()),
         };
-        let held_out = !last.test.is_empty() || self.validation.is_some();
+        let held_out = !last.test.is_empty() || self.data.validation.is_some();
         if *keep == Keep::Best && !held_out {
             return Err(Error::Usage(
                 "--keep best needs recordings that are kept out: --val DATA, --split first:N, or \
@@ -237,29 +288,28 @@ impl Run<'_> {
     }
 
     fn all(&self) -> Fold {
-        let train = (0..self.dataset.samples.len()).collect();
+        let train = (0..self.data.dataset.samples.len()).collect();
         Fold { name: String::new(), train, test: Vec::new() }
     }
 
     /// Trains on one fold; without a checkpoint it is one of several, scored on its own recordings
     /// alone. Gives beside why the checkpoint of an interrupted one failed.
     fn train(
-        &self,
+        &mut self,
         fold: &Fold,
         checkpoint: Option<&Path>,
         tell: &mut Tell<'_>,
     ) -> Result<(Trained, Option<Error>)> {
-        let Run { training, dataset, also, validation, stop } = self;
-        let pick = |places: &[usize]| -> Vec<&Sample> {
-            places.iter().map(|k| &dataset.samples[*k]).collect()
-        };
-        let mut samples = pick(&fold.train);
-        samples.extend(also.iter().flat_map(|dataset| &dataset.samples));
-        let mut held_out = pick(&fold.test);
-        let validation = validation.filter(|_| checkpoint.is_some());
-        held_out.extend(validation.iter().flat_map(|dataset| &dataset.samples));
-        let mut trainer = self.begin()?;
-        let untrained = self.model(&trainer, &samples)?;
+        let card = self.settle(fold);
+        let Run { training, data: all, stop, .. } = &*self;
+        let samples = all.trained_on(fold);
+        let mut held_out = all.kept_out(fold);
+        if checkpoint.is_none() {
+            held_out.truncate(fold.test.len());
+        }
+        let mut trainer = self.begin(card.gap_us)?;
+        let model = |trainer: &Trainer| Model::new(card.clone(), trainer.learner().weights()?);
+        let untrained = model(&trainer)?;
         let rules = Rules::of(&untrained);
         let heard: Vec<_> = held_out.iter().map(|sample| Heard::of(sample, &rules)).collect();
         let data = checkpoint::fingerprint(&samples, &held_out);
@@ -313,11 +363,11 @@ impl Run<'_> {
         let unsaved = if interrupted { save(&trainer).err() } else { None };
         let epochs = trainer.progress().epochs.clone();
         let epoch = trainer.go_back()?.unwrap_or(epochs.len() as u32);
-        let model = self.model(&trainer, &samples)?;
+        let model = model(&trainer)?;
         let read = if held_out.is_empty() { &samples } else { &held_out };
         let readings = self.read(&model, read)?;
         let pairs = read.iter().map(|sample| sample.class).zip(&readings);
-        let score = Score::of(&dataset.labels, pairs);
+        let score = Score::of(&all.dataset.labels, pairs);
         let name = fold.name.clone();
         let trained =
             Trained { name, model, untrained, epochs, epoch, score, readings, interrupted };
@@ -344,18 +394,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn begin(&self) -> Result<Trainer> {
-        let Run { training, dataset, .. } = self;
+    fn begin(&self, gap_us: u64) -> Result<Trainer> {
+        let Run { training, data: Data { dataset, .. }, .. } = self;
         let window = training.loading.windows(dataset.sensor);
         let threads = training.threads;
-        let preparation = Preparation::new(window, dataset.labels.len(), threads);
+        let mut preparation = Preparation::new(window, dataset.labels.len(), threads);
+        preparation.reset_after(gap_us);
         Trainer::new(training.recipe.clone(), preparation, threads, &training.device)
-    }
-
-    fn model(&self, trainer: &Trainer, samples: &[&Sample]) -> Result<Model> {
-        let Run { training: Training { loading, recipe, .. }, dataset, .. } = self;
-        let card = settle::card(dataset, loading, recipe, samples);
-        Model::new(card, trainer.learner().weights()?)
     }
 
     /// As `replay` reads them.

@@ -12,6 +12,7 @@ use crate::window::WindowConfig;
 /// How recordings are cut again after they were changed.
 pub struct Preparation {
     window: WindowConfig,
+    reset_us: u64,
     n_classes: usize,
     threads: usize,
 }
@@ -19,7 +20,12 @@ pub struct Preparation {
 impl Preparation {
     /// For recordings of `n_classes` classes, cut by `window`, by `threads` threads.
     pub fn new(window: WindowConfig, n_classes: usize, threads: usize) -> Self {
-        Preparation { window, n_classes, threads: threads.max(1) }
+        Preparation { reset_us: window.gap_us, window, n_classes, threads: threads.max(1) }
+    }
+
+    /// As [`Cutter::reset_after`].
+    pub fn reset_after(&mut self, reset_us: u64) {
+        self.reset_us = reset_us;
     }
 
     /// Number of inputs of the network.
@@ -51,6 +57,7 @@ impl Preparation {
         }
         let part = |chosen: &[usize]| -> Vec<Cow<'a, Frames>> {
             let (mut events, mut cutter) = (Vec::new(), Cutter::new(self.window));
+            cutter.reset_after(self.reset_us);
             let one = |index: &usize| {
                 events.clone_from(&samples[*index].events);
                 let of = Use { seed, epoch, index: *index };

@@ -4,15 +4,13 @@
 
 use super::loss::LossKind;
 use super::recipe::Recipe;
-use crate::dataset::{Dataset, Loading, Sample};
+use crate::dataset::{Dataset, Loading, MIN_GAP_WINDOWS, Sample};
 use crate::decide::{MAX_READOUT_WINDOWS, Readout};
 use crate::model::{Card, MAX_GAP_WINDOWS, VERSION};
 use crate::quantity::format_time_us;
 
 /// Share of a window's mean count that is still quiet.
 const QUIET_SHARE: f64 = 0.03;
-/// Fewest quiet windows that end a segment.
-const MIN_GAP_WINDOWS: u64 = 2;
 
 /// The card of a model trained on these samples.
 ///
@@ -82,6 +80,7 @@ fn quiet_events(samples: &[&Sample]) -> u32 {
 fn quiet_span(sample: &Sample, quiet_events: u32) -> u64 {
     let (mut longest, mut span, mut open) = (0, 0, false);
     for window in sample.frames.windows() {
+        open &= !window.restart;
         if window.events <= quiet_events {
             span += 1;
         } else {

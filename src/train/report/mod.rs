@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::recipe::Recipe;
 use super::trainer::Epoch;
-use super::{Keep, Outcome, Trained, Training};
-use crate::dataset::{Dataset, Sample};
+use super::{Data as Recordings, Keep, Outcome, Trained, Training};
+use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::frame::{Frames, SlotFrames, Window};
 use crate::model::Model;
@@ -146,7 +146,7 @@ struct Drawn {
 /// # Errors
 /// When the network fails, or the folder cannot be written.
 pub fn write(training: &Training, outcome: &Outcome, command: &str, folder: &Path) -> Result<()> {
-    let scored = scored(outcome);
+    let scored = outcome.scored();
     let (activity, mut drawn) = active(outcome, &scored)?;
     let events = events(outcome, &scored);
     drawn.extend(draw_events(outcome, &scored, &events)?);
@@ -162,17 +162,6 @@ pub fn write(training: &Training, outcome: &Outcome, command: &str, folder: &Pat
     replace(&folder.join("index.html"), html::page(&report, &drawn)?.as_bytes())
 }
 
-/// The recordings that were scored.
-fn scored(outcome: &Outcome) -> Vec<&Sample> {
-    let Outcome { dataset, validation, fold, .. } = outcome;
-    let others = validation.iter().flat_map(|dataset| &dataset.samples);
-    let kept_out: Vec<_> = fold.test.iter().map(|k| &dataset.samples[*k]).chain(others).collect();
-    if !kept_out.is_empty() {
-        return kept_out;
-    }
-    fold.train.iter().map(|k| &dataset.samples[*k]).collect()
-}
-
 fn report(
     training: &Training,
     outcome: &Outcome,
@@ -180,22 +169,15 @@ fn report(
     scored: &[&Sample],
     (activity, events): (Vec<Activity>, Vec<Events>),
 ) -> Result<Report> {
-    let Outcome { dataset, also, validation, folds, trained, fold, .. } = outcome;
-    let labels = &dataset.labels;
-    let of_class = |places: &[usize], class: usize| {
-        places.iter().filter(|k| dataset.samples[**k].class == class).count()
-    };
-    let others = |dataset: Option<&Dataset>, class: usize| {
-        let samples = dataset.iter().flat_map(|dataset| &dataset.samples);
-        samples.filter(|sample| sample.class == class).count()
+    let Outcome { data, folds, trained, fold, .. } = outcome;
+    let labels = &data.dataset.labels;
+    let (trained_on, kept_out) = (data.trained_on(fold), data.kept_out(fold));
+    let of_class = |samples: &[&Sample], class: usize| {
+        samples.iter().filter(|sample| sample.class == class).count()
     };
     let classes = labels.iter().enumerate().map(|(class, label)| {
-        let trained_on = of_class(&fold.train, class) + others(also.as_ref(), class);
-        let kept_out = of_class(&fold.test, class) + others(validation.as_ref(), class);
-        (label.clone(), trained_on, kept_out)
+        (label.clone(), of_class(&trained_on, class), of_class(&kept_out, class))
     });
-    let datasets: Vec<&Dataset> =
-        [Some(dataset), also.as_ref(), validation.as_ref()].into_iter().flatten().collect();
     let kept = match training.keep {
         Keep::Last => format!("after epoch {}, the last", trained.epoch),
         Keep::Best => format!(
@@ -215,9 +197,9 @@ fn report(
             folder: training.data.display().to_string(),
             others: others_of(training),
             classes: classes.collect(),
-            notes: datasets.iter().flat_map(|dataset| dataset.notes.clone()).collect(),
-            left_out: datasets
-                .iter()
+            notes: data.sets().flat_map(|dataset| dataset.notes.clone()).collect(),
+            left_out: data
+                .sets()
                 .flat_map(|dataset| &dataset.faults)
                 .map(|fault| format!("{}: {}", fault.name, fault.message))
                 .collect(),
@@ -226,7 +208,7 @@ fn report(
         model: model_facts(&trained.model, &training.recipe),
         epochs: trained.epochs.clone(),
         kept,
-        held_out: !fold.test.is_empty() || validation.is_some(),
+        held_out: !kept_out.is_empty(),
         score: trained.score.clone(),
         cross_validation: (!folds.is_empty())
             .then(|| folds.iter().map(|fold| fold.score.accuracy).sum()),
@@ -317,7 +299,7 @@ fn trace_into_silence(model: &Model, frames: &Frames) -> Result<Trace> {
 
 /// The first scored recording in the network, before training and after.
 fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<Drawn>)> {
-    let Outcome { dataset, trained, .. } = outcome;
+    let Outcome { data: Recordings { dataset, .. }, trained, .. } = outcome;
     let (mut activity, mut drawn) = (Vec::new(), Vec::new());
     let Some(sample) = scored.first() else { return Ok((activity, drawn)) };
     for (when, model) in
@@ -345,7 +327,7 @@ fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<D
 
 /// Some recordings read right, and some read wrong.
 fn events(outcome: &Outcome, scored: &[&Sample]) -> Vec<Events> {
-    let sensor = outcome.dataset.sensor;
+    let sensor = outcome.data.dataset.sensor;
     let readings = scored.iter().zip(&outcome.trained.readings).enumerate();
     let of = |right: bool| {
         let own = readings.clone().filter(move |(_, (sample, reading))| {
@@ -362,7 +344,7 @@ fn events(outcome: &Outcome, scored: &[&Sample]) -> Vec<Events> {
 
 /// Their event grids.
 fn draw_events(outcome: &Outcome, scored: &[&Sample], events: &[Events]) -> Result<Vec<Drawn>> {
-    let Outcome { dataset, trained, .. } = outcome;
+    let Outcome { data: Recordings { dataset, .. }, trained, .. } = outcome;
     let (labels, sensor) = (&dataset.labels, dataset.sensor);
     let draw = |(title, right): (&str, bool)| {
         let own = events.iter().filter(|events| events.right == right);
