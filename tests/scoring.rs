@@ -175,6 +175,26 @@ fn a_split_that_leaves_nothing_to_score_says_why() {
     }
 }
 
+#[test]
+fn the_report_lists_every_recording_that_was_scored() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--epochs", "1", "--out", text(&out)];
+    for (more, n) in [
+        (&["--also", text(&data)][..], 16),
+        (&["--also", text(&data), "--val", text(&data)], 8),
+        (&["--also", text(&data), "--val", text(&data), "--split", "first:1"], 12),
+    ] {
+        let (stdout, _) = check(&[&train[..], more].concat(), 0);
+        let told: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(told["accuracy"]["n"], n);
+        let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["recordings"].as_array().unwrap().len(), n, "{more:?}");
+    }
+}
+
 /// Windows of many and of few events, with silences of all lengths between them.
 #[test]
 fn a_last_segment_by_itself_is_answered_as_its_session_does() {
