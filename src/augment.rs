@@ -77,7 +77,7 @@ impl FromStr for Augmentation {
         let Some(value) = value.filter(whole) else {
             return Err(Error::Usage(format!(
                 "'{text}': {name} takes a number from 0 to {greatest}, as {name}:{}",
-                default.unwrap_or(greatest.min(1.0) / 2.0).ceil().min(*greatest)
+                default.unwrap_or(if *greatest > 1.0 { 1.0 } else { 0.2 })
             )));
         };
         Ok(match name {

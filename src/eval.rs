@@ -1,6 +1,7 @@
 //! `eval`: how a model reads labelled recordings, or a deck whose truth is known, by the session
 //! that streams them.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use serde::Serialize;
@@ -86,9 +87,10 @@ pub struct Shown {
 /// How a deck was read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DeckScore {
-    /// Spans read right: the named segment that overlaps the span most has its label.
+    /// Spans read right: of the named segments that belong to the span, each to the one that it
+    /// overlaps most, that which overlaps it most has its label.
     pub right: Share,
-    /// Spans that no named segment overlaps.
+    /// Spans that no named segment belongs to.
     pub missed: u64,
     /// Named segments beside those: over no span, or over one that another segment covers more.
     pub invented: u64,
@@ -147,22 +149,27 @@ fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckS
         (segment.to_us.min(shown.to_us.saturating_add(1)))
             .saturating_sub(segment.from_us.max(shown.from_us))
     };
-    let mut used = vec![false; named.len()];
-    let mut spans = Vec::with_capacity(truth.len());
-    for shown in truth {
-        let best = (0..named.len())
-            .filter(|k| overlap(named[*k].0, shown) > 0 && !used[*k])
-            .max_by_key(|k| (overlap(named[*k].0, shown), std::cmp::Reverse(*k)));
-        if let Some(k) = best {
-            used[k] = true;
-        }
-        spans.push((shown.label.clone(), best.map(|k| named[k].1.clone())));
-    }
+    // Of equals the first.
+    let most = |overlaps: &mut dyn Iterator<Item = (u64, usize)>| {
+        let best = overlaps.max_by_key(|(overlap, k)| (*overlap, Reverse(*k)));
+        best.filter(|(overlap, _)| *overlap > 0).map(|(_, k)| k)
+    };
+    let span_of = |segment: &Segment| {
+        most(&mut truth.iter().enumerate().map(|(k, shown)| (overlap(segment, shown), k)))
+    };
+    let belongs: Vec<_> = named.iter().map(|(segment, _)| span_of(segment)).collect();
+    let read = truth.iter().enumerate().map(|(span, shown)| {
+        let own = (0..named.len()).filter(|k| belongs[*k] == Some(span));
+        let read = most(&mut own.map(|k| (overlap(named[k].0, shown), k)));
+        (shown.label.clone(), read.map(|k| named[k].1.clone()))
+    });
+    let spans: Vec<_> = read.collect();
+    let read = spans.iter().filter(|(_, read)| read.is_some()).count();
     let right = spans.iter().filter(|(label, read)| read.as_ref() == Some(label)).count() as u64;
     DeckScore {
         right: Share::of(right, truth.len() as u64),
-        missed: spans.iter().filter(|(_, read)| read.is_none()).count() as u64,
-        invented: used.iter().filter(|used| !**used).count() as u64,
+        missed: (spans.len() - read) as u64,
+        invented: (named.len() - read) as u64,
         spans,
     }
 }
@@ -196,4 +203,51 @@ fn span(fields: &[String], labels: &[String]) -> std::result::Result<Shown, Stri
         return Err(format!("'{label}' is none of the model's labels: {}", labels.join(", ")));
     }
     Ok(Shown { from_us, to_us, label: label.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction::Verdict;
+
+    fn score(segments: &[(u64, u64, Option<u16>)]) -> DeckScore {
+        let labels = ["a", "b", "c"].map(str::to_owned);
+        let truth = [(10, 29, "a"), (50, 69, "b"), (90, 109, "c")];
+        let truth =
+            truth.map(|(from_us, to_us, label)| Shown { from_us, to_us, label: label.into() });
+        let segment = |(from_us, to_us, class): &(u64, u64, Option<u16>)| Segment {
+            from_us: *from_us,
+            to_us: *to_us,
+            verdict: Verdict { class: *class, ..Verdict::default() },
+            ..Segment::default()
+        };
+        let segments: Vec<_> = segments.iter().map(segment).collect();
+        score_deck(&truth, &segments, &labels)
+    }
+
+    /// Right, missed, invented.
+    #[test]
+    fn a_segment_belongs_to_the_span_that_it_overlaps_most() {
+        let [a, b, c] = [Some(0), Some(1), Some(2)];
+        for (segments, expected) in [
+            (&[(10, 30, a), (50, 70, b), (90, 110, c)][..], [3, 0, 0]),
+            (&[], [0, 3, 0]),
+            // Two spans merged: the segment is the one's that it covers more.
+            (&[(25, 70, b), (90, 110, c)], [2, 1, 0]),
+            (&[(10, 70, a), (90, 110, c)], [2, 1, 0]),
+            // It touches the one before, which has its own segment.
+            (&[(10, 28, a), (28, 70, b), (90, 110, c)], [3, 0, 0]),
+            (&[(28, 70, b), (90, 110, c)], [2, 1, 0]),
+            // A span split: the longer part reads it, the other is invented.
+            (&[(10, 15, b), (16, 30, a), (50, 70, b), (90, 110, c)], [3, 0, 1]),
+            (&[(10, 23, b), (24, 30, a), (50, 70, b), (90, 110, c)], [2, 0, 1]),
+            // Beside every span, and one without a name.
+            (&[(0, 10, a), (10, 30, a), (30, 50, None), (50, 70, b), (90, 110, a)], [2, 0, 1]),
+            (&[(10, 30, None), (50, 70, b), (110, 120, c)], [1, 2, 1]),
+        ] {
+            let DeckScore { right, missed, invented, .. } = score(segments);
+            assert_eq!([right.right, missed, invented], expected, "{segments:?}");
+            assert_eq!(right.n, 3);
+        }
+    }
 }

@@ -205,20 +205,32 @@ fn a_log_holds_the_epochs_before_it_was_gone_on_with() {
 /// Trains without end, and is interrupted after an epoch. No file can be larger than so many blocks.
 #[cfg(unix)]
 fn interrupted(folder: &Path, more: &[&str], most: &str) -> Output {
+    let more = [&["--split", "first:2", "--epochs", "1000000"], more].concat();
+    interrupted_at(folder, &more, most, |log| !log.is_empty())
+}
+
+/// Interrupts a training as soon as its log is what is waited for.
+#[cfg(unix)]
+fn interrupted_at(
+    folder: &Path,
+    more: &[&str],
+    most: &str,
+    until: impl Fn(&str) -> bool,
+) -> Output {
     let [data, out, log] = ["pips", "M", "log"].map(|name| folder.join(name));
     let _ = std::fs::remove_file(&log);
     let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
     let child = Command::new("sh")
         .args(["-c", script, most, PROGRAM])
         .args(["train", text(&data), "--out", text(&out), "--log", text(&log)])
-        .args(["--split", "first:2", "--lr", "1e-6", "--epochs", "1000000"])
+        .args(["--lr", "1e-6"])
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+    while !until(&std::fs::read_to_string(&log).unwrap_or_default()) {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let interrupt = ["-INT", &child.id().to_string()];
@@ -244,6 +256,46 @@ fn an_interruption_saves_everything_and_says_what_the_model_is() {
         let line = told.lines().find(|line| line.starts_with("interrupted: ")).unwrap();
         assert!(line.contains(expected) && line.contains("--resume goes on"), "{told}");
         assert!(left(folder.path()).is_file());
+    }
+}
+
+/// The second fold is interrupted.
+#[test]
+fn folds_that_are_done_are_told_whatever_comes_after() {
+    let folder = pips(3);
+    let training = training(folder.path(), "M");
+    let training = Training { split: Split::Folds(3), ..training };
+    let (stop, mut done) = (AtomicBool::new(false), Vec::new());
+    let tell = &mut |news: News<'_>| {
+        match news {
+            News::Fold(name, score) => done.push((name.to_owned(), score.accuracy.n)),
+            News::Epoch("1", _) => stop.store(true, Ordering::Relaxed),
+            _ => (),
+        }
+        Ok(())
+    };
+    let error = train::run(&training, tell, &stop).err().unwrap();
+    assert!(matches!(error, dvs_stream::Error::Stopped), "{error}");
+    assert_eq!(done, [("0".to_owned(), 4)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_cross_validation_prints_its_folds() {
+    let folder = pips(3);
+    let flags = ["--folds", "2", "--epochs", "3000", "--hidden", "2"];
+    for output in ["jsonl", "text"] {
+        let output_flag = ["--output", output];
+        let until = |log: &str| log.contains("\"fold\":\"1\"");
+        let ended =
+            interrupted_at(folder.path(), &[&flags[..], &output_flag].concat(), "unlimited", until);
+        let stdout = String::from_utf8(ended.stdout).unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{stderr}");
+        assert!(stderr.contains("no model was written"), "{stderr}");
+        let expected = if output == "text" { "  fold 0  " } else { "\"fold\":\"0\"" };
+        assert!(stdout.contains(expected) && !stdout.contains("nan"), "{stdout}");
+        assert!(!folder.path().join("M").exists());
     }
 }
 

@@ -186,13 +186,91 @@ fn the_report_lists_every_recording_that_was_scored() {
         (&["--also", text(&data), "--val", text(&data)], 8),
         (&["--also", text(&data), "--val", text(&data), "--split", "first:1"], 12),
     ] {
-        let (stdout, _) = check(&[&train[..], more].concat(), 0);
+        let (stdout, stderr) = check(&[&train[..], more].concat(), 0);
+        let leak = match more.contains(&"--val") {
+            true => stderr.contains(&format!("{n} of {n} recordings kept out equal one")),
+            false => !stderr.contains("kept out equal"),
+        };
+        assert!(leak, "{more:?}: {stderr}");
         let told: Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!(told["accuracy"]["n"], n);
         let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
         let report: Value = serde_json::from_slice(&report).unwrap();
         assert_eq!(report["recordings"].as_array().unwrap().len(), n, "{more:?}");
     }
+}
+
+/// Whose networks' epochs were chosen by what they are scored on.
+#[test]
+fn figures_that_chose_the_epoch_are_called_optimistic() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--epochs", "1", "--out", text(&out), "--folds", "2"];
+    for (keep, optimistic) in [("best", Some(true)), ("last", None)] {
+        let train = [&train[..], &["--val", text(&data), "--keep", keep]].concat();
+        let (stdout, _) = check(&train, 0);
+        let told: Value = serde_json::from_str(&stdout).unwrap();
+        let folds = told["folds"].as_array().unwrap().iter();
+        for figure in folds.chain([&told, &told["cross_validation"]]) {
+            assert_eq!(figure["optimistic"].as_bool(), optimistic, "{figure}");
+        }
+        let (stdout, _) = check(&[&train[..], &["--output", "text"]].concat(), 0);
+        let first = stdout.lines().next().unwrap();
+        assert_eq!(first.contains("optimistic"), optimistic.is_some(), "{first}");
+        let page = std::fs::read_to_string(folder.path().join("M.report/index.html")).unwrap();
+        for part in ["an optimistic figure", "cross-validation, optimistic", "recordings of --val,"]
+        {
+            assert_eq!(page.contains(part), optimistic.is_some(), "{part}");
+        }
+        assert!(!page.contains("shown here"));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_costs_no_model() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--epochs", "2", "--log", "/dev/full", "--out", text(&out)];
+    let (stdout, stderr) = check(&train, 1);
+    assert_eq!(last_line(&stdout)["type"], "training");
+    assert_eq!(stderr.matches("/dev/full").count(), 1, "{stderr}");
+    check(&["info", text(&out)], 0);
+}
+
+#[test]
+fn a_batch_too_large_is_wrong_use() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let out = folder.path().join("M");
+    let train = ["train", text(&data), "--window", "1us", "--hidden", "2000", "--out", text(&out)];
+    let (_, stderr) = check(&train, 2);
+    assert!(stderr.contains("--batch") && stderr.contains("--window"), "{stderr}");
+}
+
+#[test]
+fn a_long_recording_makes_no_long_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("M");
+    for class in ["a", "b"] {
+        let mut csv = "t,x@5,y@5,on\n".to_owned();
+        (0..3000).for_each(|k| csv += &format!("{},{},2,1\n", 1000 * k, k % 5));
+        std::fs::create_dir_all(folder.path().join("data").join(class)).unwrap();
+        std::fs::write(folder.path().join(format!("data/{class}/1.csv")), csv).unwrap();
+    }
+    let data = folder.path().join("data");
+    check(&["train", text(&data), "--epochs", "1", "--hidden", "3", "--out", text(&out)], 0);
+    let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    for activity in report["activity"].as_array().unwrap() {
+        assert_eq!(activity["windows"], 3000);
+        assert_eq!(activity["times_ms"].as_array().unwrap().len(), 1000);
+        assert_eq!(activity["variables"]["hidden.z"].as_array().unwrap().len(), 1000);
+    }
+    let page = std::fs::read_to_string(folder.path().join("M.report/index.html")).unwrap();
+    assert!(page.contains("its first 1,000 of 3,000 windows"));
 }
 
 /// Windows of many and of few events, with silences of all lengths between them.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::eval::DeckScore;
 use crate::score::{Score, Share};
@@ -45,9 +45,12 @@ pub fn as_text(score: &Score, of: &str) -> String {
     text
 }
 
-/// Cross-validation, a line a fold, and their sum.
-pub fn folds_as_text(folds: &[(&str, &Score)]) -> String {
-    let mut text = String::from("cross-validation\n");
+/// Cross-validation, a line a fold, and their sum. What is `optimistic` chose the epoch of the
+/// network that it is the score of.
+pub fn folds_as_text(optimistic: bool, folds: &[(&str, &Score)]) -> String {
+    let optimistic =
+        if optimistic { ", optimistic: each fold chose its network's epoch" } else { "" };
+    let mut text = format!("cross-validation{optimistic}\n");
     for (name, score) in folds {
         let _ = writeln!(text, "  fold {name}  {}", share(&score.accuracy));
     }
@@ -102,9 +105,7 @@ pub fn as_json(
     folds: &[(&str, &Score)],
 ) -> serde_json::Result<String> {
     let mut value = json!({ "type": kind, "recordings": of });
-    if let (Some(all), serde_json::Value::Object(own)) =
-        (value.as_object_mut(), serde_json::to_value(score)?)
-    {
+    if let (Some(all), Value::Object(own)) = (value.as_object_mut(), serde_json::to_value(score)?) {
         all.extend(own);
         let anytime: Vec<_> = score
             .anytime()
@@ -116,10 +117,32 @@ pub fn as_json(
             all.insert("optimistic".to_owned(), true.into());
         }
         if !folds.is_empty() {
-            all.insert("cross_validation".to_owned(), serde_json::to_value(all_folds(folds))?);
-            let folds = folds.iter().map(|(name, score)| json!({"fold": name, "score": score}));
-            all.insert("folds".to_owned(), folds.collect());
+            all.extend(cross_validation(optimistic, folds)?);
         }
     }
     serde_json::to_string(&value)
+}
+
+/// The folds of a cross-validation that ended before a model was trained, as JSON.
+pub fn folds_as_json(optimistic: bool, folds: &[(&str, &Score)]) -> serde_json::Result<String> {
+    let mut value = json!({ "type": "cross_validation" });
+    if let Some(all) = value.as_object_mut() {
+        all.extend(cross_validation(optimistic, folds)?);
+    }
+    serde_json::to_string(&value)
+}
+
+fn cross_validation(
+    optimistic: bool,
+    folds: &[(&str, &Score)],
+) -> serde_json::Result<Map<String, Value>> {
+    let mut sum = serde_json::to_value(all_folds(folds))?;
+    let mut own: Vec<_> =
+        folds.iter().map(|(name, score)| json!({"fold": name, "score": score})).collect();
+    let marked = own.iter_mut().chain([&mut sum]).filter(|_| optimistic);
+    marked.filter_map(Value::as_object_mut).for_each(|object| {
+        object.insert("optimistic".to_owned(), true.into());
+    });
+    let pairs = [("cross_validation", sum), ("folds", own.into())];
+    Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::SensorSize;
 use crate::nn::ChainParameters;
 use crate::progress::Progress;
+use crate::score::Score;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
 use crate::train::report;
@@ -239,22 +240,38 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let ran = train::run(&training, &mut |news| teller.tell(news), &stop);
     teller.progress.clear();
+    let log_failed = teller.log_failed;
     match ran {
         Ok(outcome) => {
             let seconds = begun.elapsed().as_secs_f64();
             let folder = args.report_folder();
             let reported = report::write(&training, &outcome, &command_line(), &folder);
-            finish(args, common, is_text, outcome, seconds, reported)
+            finish(args, common, is_text, outcome, (seconds, log_failed), reported)
         }
         Err(Error::Stopped) => {
             eprintln!(
                 "interrupted before the model's training began, which leaves nothing to go on from: \
                  no model was written, and one that was there stays"
             );
-            Ok(ExitCode::from(130))
+            print(folds_so_far(args, is_text, &teller.folds)?.as_bytes(), 130)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The folds of a cross-validation that ended early; nothing where there was none.
+fn folds_so_far(
+    args: &TrainArgs,
+    is_text: bool,
+    folds: &[(String, Score)],
+) -> anyhow::Result<String> {
+    let folds: Vec<_> = folds.iter().map(|(name, score)| (name.as_str(), score)).collect();
+    let optimistic = matches!(args.keep, KeepArg::Best);
+    Ok(match (folds.is_empty(), is_text) {
+        (true, _) => String::new(),
+        (_, true) => scores::folds_as_text(optimistic, &folds),
+        (_, false) => scores::folds_as_json(optimistic, &folds)? + "\n",
+    })
 }
 
 /// The command as it was typed, without the place of the program.
@@ -325,7 +342,7 @@ fn finish(
     common: &Common,
     is_text: bool,
     outcome: Outcome,
-    seconds: f64,
+    (seconds, log_failed): (f64, bool),
     reported: crate::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let trained = &outcome.trained;
@@ -337,11 +354,14 @@ fn finish(
     let text = if is_text {
         let of = if optimistic { "kept out, optimistic: they chose the epoch" } else { of };
         let table = scores::as_text(&trained.score, of);
-        if folds.is_empty() { table } else { scores::folds_as_text(&folds) + &table }
+        if folds.is_empty() { table } else { scores::folds_as_text(optimistic, &folds) + &table }
     } else {
         scores::as_json("training", of, optimistic, &trained.score, &folds)? + "\n"
     };
-    let code = if trained.interrupted { 130 } else { outcome.exit_code() };
+    let code = match (trained.interrupted, outcome.exit_code()) {
+        (true, _) => 130,
+        (_, code) => code.max(u8::from(log_failed)),
+    };
     let code = print(text.as_bytes(), code)?;
     if !common.quiet {
         let epochs = trained.epochs.len();
@@ -384,6 +404,9 @@ struct Teller {
     /// Recordings that were used before.
     used_before: usize,
     log: Option<Log>,
+    log_failed: bool,
+    /// Scores of the folds that are done.
+    folds: Vec<(String, Score)>,
 }
 
 impl Teller {
@@ -397,6 +420,8 @@ impl Teller {
             begun: Instant::now(),
             used_before: 0,
             log: args.log.clone().map(|path| Log { path, file: None }),
+            log_failed: false,
+            folds: Vec::new(),
         }
     }
 
@@ -416,9 +441,7 @@ impl Teller {
             News::Begins(name, epochs, recordings, at) => {
                 (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
                 self.used_before = at.epochs.len() * recordings + at.used;
-                if let Some(log) = &mut self.log {
-                    log.write(name, &at.epochs)?;
-                }
+                self.log(name, &at.epochs);
                 if !name.is_empty() && !self.quiet {
                     self.progress.tell(&format!("fold {name}: {recordings} recordings"));
                 }
@@ -438,21 +461,28 @@ impl Teller {
                     percents(&firing),
                 ));
             }
-            News::Epoch(name, epoch) => self.tell_epoch(name, epoch)?,
+            News::Epoch(name, epoch) => self.tell_epoch(name, epoch),
+            News::Fold(name, score) => self.folds.push((name.to_owned(), score.clone())),
         }
         Ok(())
     }
 
-    fn tell_epoch(&mut self, name: &str, epoch: &Epoch) -> crate::Result<()> {
+    fn tell_epoch(&mut self, name: &str, epoch: &Epoch) {
         self.progress.reach(u64::from(epoch.epoch) * self.recordings as u64);
         let line = self.as_line(epoch);
         if self.lines {
             self.progress.tell(&line);
         }
         self.progress.say(line);
-        match &mut self.log {
-            Some(log) => log.write(name, std::slice::from_ref(epoch)),
-            None => Ok(()),
+        self.log(name, std::slice::from_ref(epoch));
+    }
+
+    /// A log that fails costs no training.
+    fn log(&mut self, fold: &str, epochs: &[Epoch]) {
+        let Some(log) = &mut self.log else { return };
+        if let Err(error) = log.write(fold, epochs) {
+            (self.log, self.log_failed) = (None, true);
+            self.progress.tell(&format!("error: {error}; the training goes on without a log"));
         }
     }
 

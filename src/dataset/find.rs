@@ -21,6 +21,8 @@ use crate::source::read_bounded;
 const LABEL_FILES: &[&str] = &["labels.csv", "labels.txt", "labels.tsv"];
 /// What a folder holds that is a training's report beside its model, and no class.
 const REPORT: &str = "report.json";
+/// Extension of what a writer that was interrupted left.
+const UNFINISHED: &str = "part";
 /// Most recordings of a dataset.
 const MAX_RECORDINGS: usize = 1 << 22;
 /// Folders within folders.
@@ -52,13 +54,18 @@ pub(super) fn find(folder: &Path, loading: &Loading) -> Result<Found> {
             format!("{there}: name one of class folders (cl/, di/, …), or with a labels.csv"),
         ));
     }
-    let mut search = Search { folder, loading, notes: Vec::new(), ignored: 0, found: 0 };
+    let mut search =
+        Search { folder, loading, notes: Vec::new(), ignored: 0, found: 0, unfinished: Vec::new() };
     let list = LABEL_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     let by_label = match list {
         Some(list) => search.by_label_file(&list)?,
         None => search.by_folders()?,
     };
-    let Search { notes, ignored, .. } = search;
+    let Search { mut notes, ignored, unfinished, .. } = search;
+    if !unfinished.is_empty() {
+        let what = as_note(["file is", "files are"], "unfinished (.part)", unfinished);
+        notes.push(format!("{}: {what}", folder.display()));
+    }
     let labels = settle_labels(folder, loading, &by_label)?;
     let mut recordings = Vec::new();
     for (class, label) in labels.iter().enumerate() {
@@ -103,6 +110,8 @@ struct Search<'a> {
     notes: Vec<String>,
     ignored: usize,
     found: usize,
+    /// Names of recordings that are not whole.
+    unfinished: Vec<String>,
 }
 
 impl Search<'_> {
@@ -193,6 +202,10 @@ impl Search<'_> {
             self.ignored += usize::from(!LABEL_FILES.contains(&name.as_str()));
             return Ok(());
         }
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            self.unfinished.push(name);
+            return Ok(());
+        }
         self.found += 1;
         if self.found > MAX_RECORDINGS {
             let what = format!("there are more than {MAX_RECORDINGS} recordings");
@@ -206,25 +219,29 @@ impl Search<'_> {
     fn note(
         &mut self,
         path: &Path,
-        [one, several]: [&str; 2],
+        number: [&str; 2],
         what: &str,
-        mut names: Vec<String>,
+        names: Vec<String>,
     ) -> Result<()> {
         if names.is_empty() {
             return Ok(());
         }
-        names.sort_by(|one, other| natural(one, other));
-        let listed = names[..names.len().min(LISTED)].join(", ");
-        let more = if names.len() > LISTED { ", …" } else { "" };
-        let note = match names.len() {
-            1 => format!("1 {one} {what} and is left out: {listed}"),
-            n => format!("{n} {several} {what} and are left out: {listed}{more}"),
-        };
+        let note = as_note(number, what, names);
         if self.loading.strict {
             return Err(refused(path, note));
         }
         self.notes.push(format!("{}: {note}", path.display()));
         Ok(())
+    }
+}
+
+fn as_note([one, several]: [&str; 2], what: &str, mut names: Vec<String>) -> String {
+    names.sort_by(|one, other| natural(one, other));
+    let listed = names[..names.len().min(LISTED)].join(", ");
+    let more = if names.len() > LISTED { ", …" } else { "" };
+    match names.len() {
+        1 => format!("1 {one} {what} and is left out: {listed}"),
+        n => format!("{n} {several} {what} and are left out: {listed}{more}"),
     }
 }
 

@@ -223,6 +223,13 @@ fn table(samples: &[Sample], path: &Path, column: &str) -> Result<Vec<Fold>> {
     if values.iter().all(|value| ["train", "test"].contains(value)) {
         return Ok(vec![fold("", "test")]);
     }
+    let other = values.iter().find(|value| !["train", "test"].contains(value));
+    if let (true, Some(other)) = (values.contains(&"train"), other) {
+        return Err(refused(format!(
+            "the column '{column}' holds 'train' beside '{other}': it names folds, or holds 'train' \
+             and 'test' alone"
+        )));
+    }
     let mut names = values.clone();
     names.sort_by(|one, other| natural(one, other));
     names.dedup();

@@ -205,9 +205,9 @@ impl Learner {
         let chain = &self.network.chain;
         let row: usize = chain.layers.iter().map(|layer| 2 * layer.width).sum();
         if rows.saturating_mul(row + chain.saved_len) > MAX_TAPE_FLOATS {
-            return Err(Error::Mismatch(format!(
-                "a batch of {rows} windows needs more than {} MiB: train with a smaller batch, or \
-                 longer windows",
+            return Err(Error::Usage(format!(
+                "a batch of {rows} windows needs more than {} MiB: take a smaller --batch, or a \
+                 longer --window",
                 MAX_TAPE_FLOATS >> 18
             )));
         }

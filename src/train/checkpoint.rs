@@ -11,6 +11,7 @@ use super::recipe::Recipe;
 use super::trainer::{Progress, Trainer};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
+use crate::frame::Frames;
 use crate::nn::LearnerState;
 
 /// Greatest size of a checkpoint.
@@ -158,12 +159,23 @@ pub fn fingerprint(trained: &[&Sample], held_out: &[&Sample]) -> Fingerprint {
     for sample in trained.iter().chain(held_out) {
         hash.update(sample.name.as_bytes());
         hash.update(&(sample.class as u64).to_le_bytes());
-        for (k, window) in sample.frames.windows().iter().enumerate() {
-            hash.update(&window.events.to_le_bytes());
-            let (addresses, counts) = sample.frames.active(k);
-            addresses.iter().for_each(|address| hash.update(&address.to_le_bytes()));
-            counts.iter().for_each(|count| hash.update(&count.to_le_bytes()));
-        }
+        update(&mut hash, &sample.frames);
     }
     Fingerprint { trained: trained.len(), digest: hash.digest() }
+}
+
+/// The fingerprint of one recording's windows, whatever its name and clock.
+pub(super) fn fingerprint_of(frames: &Frames) -> u64 {
+    let mut hash = Xxh64::new(0);
+    update(&mut hash, frames);
+    hash.digest()
+}
+
+fn update(hash: &mut Xxh64, frames: &Frames) {
+    for (k, window) in frames.windows().iter().enumerate() {
+        hash.update(&window.events.to_le_bytes());
+        let (addresses, counts) = frames.active(k);
+        addresses.iter().for_each(|address| hash.update(&address.to_le_bytes()));
+        counts.iter().for_each(|count| hash.update(&count.to_le_bytes()));
+    }
 }

@@ -85,6 +85,8 @@ pub enum News<'a> {
     Step(u32, usize, &'a Sums),
     /// An epoch is over.
     Epoch(&'a str, &'a Epoch),
+    /// A fold of a cross-validation is done.
+    Fold(&'a str, &'a Score),
 }
 
 /// Takes what a training tells. An error ends it.
@@ -192,7 +194,11 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     let (crossed, last) = run.choose(folds)?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
-        trained_folds.push(run.train(fold, None, tell)?.0);
+        let trained = run.train(fold, None, tell)?.0;
+        if !trained.interrupted {
+            tell(News::Fold(&fold.name, &trained.score))?;
+        }
+        trained_folds.push(trained);
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
@@ -306,6 +312,9 @@ impl<'a> Run<'a> {
         let mut held_out = all.kept_out(fold);
         if checkpoint.is_none() {
             held_out.truncate(fold.test.len());
+        }
+        if let Some(note) = settle::trained_and_kept_out(&samples, &held_out) {
+            tell(News::Note(note))?;
         }
         let mut trainer = self.begin(card.gap_us)?;
         let model = |trainer: &Trainer| Model::new(card.clone(), trainer.learner().weights()?);

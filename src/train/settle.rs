@@ -2,6 +2,9 @@
 //!
 //! Knows frames and recipes; steps nothing.
 
+use std::collections::HashSet;
+
+use super::checkpoint;
 use super::loss::LossKind;
 use super::recipe::Recipe;
 use crate::dataset::{Dataset, Loading, MIN_GAP_WINDOWS, Sample};
@@ -59,6 +62,21 @@ pub fn note(loading: &Loading, samples: &[&Sample]) -> Option<String> {
             format_time_us(most_us)
         )
     })
+}
+
+/// What a user should know of recordings that are kept out although their like is trained on.
+pub fn trained_and_kept_out(trained: &[&Sample], kept_out: &[&Sample]) -> Option<String> {
+    let digest = |sample: &&Sample| checkpoint::fingerprint_of(&sample.frames);
+    let trained: HashSet<u64> = trained.iter().map(digest).collect();
+    let mut both = kept_out.iter().filter(|sample| trained.contains(&digest(sample)));
+    let first = both.next()?;
+    let n = 1 + both.count();
+    Some(format!(
+        "{n} of {} recordings kept out equal one that is trained on, as {}: their accuracy says \
+         little of new ones",
+        kept_out.len(),
+        first.name
+    ))
 }
 
 fn gap_windows(quiet_span: u64) -> u64 {

@@ -44,6 +44,23 @@ fn class_folders_in_natural_order() {
 }
 
 #[test]
+fn what_an_interrupted_writer_left_is_no_recording() {
+    let folder = tempdir().unwrap();
+    two_classes(folder.path(), 1, 10);
+    let names = |dataset: &Dataset| -> Vec<String> {
+        dataset.samples.iter().map(|sample| sample.name.clone()).collect()
+    };
+    let whole = names(&read(folder.path(), &loading()));
+    for name in ["a/new.aedat4.part", "a/new.aedat4.2.part"] {
+        write(folder.path(), name, Some(SIZE), &events(5, 0));
+    }
+    let dataset = read(folder.path(), &loading());
+    assert_eq!(names(&dataset), whole);
+    let [note] = &dataset.notes[..] else { panic!("{:?}", dataset.notes) };
+    assert!(note.contains("2 files are unfinished") && note.contains("new.aedat4.part"), "{note}");
+}
+
+#[test]
 fn label_files_in_every_spelling() {
     let files = [
         ("labels.csv", "file,class\none.aedat,10\ntwo.aedat,9\nsub/three.aedat,9\n"),

@@ -105,6 +105,9 @@ fn tables_of_folds() {
     assert_eq!(folds, [fold("9", [0, 2], [1, 3]), fold("10", [1, 3], [0, 2])]);
     refused(&table("", "k"), &apart(2), &["folds.csv", "empty"]);
 
+    let three = "file,k\n0/0,train\n0/1,val\n1/2,train\n1/3,test\n";
+    refused(&table(three, "k"), &apart(2), &["folds.csv", "'k'", "'train' beside 'val'"]);
+
     refused(&table(text, "two"), &apart(2), &["folds.csv", "'two'", "file, once, k"]);
     refused(&table("name,k\n", "k"), &apart(2), &["'file'"]);
     refused(&table(text, "k"), &apart(3), &["no 'k' for", "0/2"]);

@@ -62,8 +62,15 @@ fn head(out: &mut String, report: &Report) {
     let (read, model) = match report.cross_validation {
         None => (format!("{of} are read right"), String::new()),
         Some(_) => (
-            "are read right in cross-validation, each by a network that was not trained on it"
-                .to_owned(),
+            format!(
+                "are read right in cross-validation, each by a network that was not trained on \
+                 it{}",
+                if report.optimistic {
+                    " but whose epoch was chosen by it and the rest of its fold: an optimistic figure"
+                } else {
+                    ""
+                }
+            ),
             format!("The model itself reads {} of {} {of} right. ", own.right, own.n),
         ),
     };
@@ -187,7 +194,8 @@ fn tables(out: &mut String, report: &Report) {
         let Share { right, n, share, .. } = fold.accuracy;
         (format!("fold {}", fold.name), format!("{:.1} % ({right} of {n})", 100.0 * share))
     });
-    pairs(out, "cross-validation", &folds.collect::<Vec<_>>());
+    let optimistic = if report.optimistic { ", optimistic" } else { "" };
+    pairs(out, &format!("cross-validation{optimistic}"), &folds.collect::<Vec<_>>());
     let folders = report.data.others.iter().cloned();
     let told = report.data.notes.iter().map(|note| ("note".to_owned(), note.clone()));
     let left_out = report.data.left_out.iter().map(|what| ("left out".to_owned(), what.clone()));

@@ -12,7 +12,7 @@ use super::recipe::Recipe;
 use super::trainer::Epoch;
 use super::{Data as Recordings, Keep, Outcome, Trained, Training};
 use crate::dataset::Sample;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grouped};
 use crate::frame::{Frames, SlotFrames, Window};
 use crate::model::Model;
 use crate::nn::{PlannedStep, Trace};
@@ -27,8 +27,10 @@ use crate::store::replace;
 const DRAWN: usize = 4;
 /// Silence after a recording, in ms, at whose end firing is measured.
 const SILENCE_MS: u64 = 50;
-/// Windows over which it is measured.
+/// Most windows over which it is measured, at most a fifth of the silence.
 const SILENT_WINDOWS: usize = 10;
+/// Most windows of a recording whose every neuron is told and drawn.
+const TRACED_WINDOWS: usize = 1000;
 
 /// Everything but the pictures; written as `report.json`.
 #[derive(Serialize)]
@@ -47,6 +49,8 @@ pub struct Report {
     pub kept: String,
     /// Whether the score is one of recordings kept out of the training.
     pub held_out: bool,
+    /// Whether the epoch of every network was chosen by the recordings that it is scored on.
+    pub optimistic: bool,
     /// How the model reads recordings.
     pub score: Score,
     /// Cross-validation, where there was one: of all folds together, how their recordings were read
@@ -82,6 +86,8 @@ pub struct Activity {
     pub when: String,
     /// Name of the recording.
     pub recording: String,
+    /// Windows of the recording, of which at most the first 1000 are told.
+    pub windows: usize,
     /// Ends of the windows, in ms since the first event.
     pub times_ms: Vec<f64>,
     /// Variables by layer, as `replay --record` names them, each \[windows, neurons\].
@@ -181,8 +187,9 @@ fn report(
     let kept = match training.keep {
         Keep::Last => format!("after epoch {}, the last", trained.epoch),
         Keep::Best => format!(
-            "after epoch {}, chosen by the accuracy shown here, which is therefore optimistic",
-            trained.epoch
+            "after epoch {}, chosen by the accuracy {}, which is therefore optimistic",
+            trained.epoch,
+            if folds.is_empty() { "shown here" } else { "on the recordings of --val" }
         ),
     };
     let recordings = scored.iter().zip(&trained.readings).map(|(sample, reading)| Read {
@@ -209,6 +216,7 @@ fn report(
         epochs: trained.epochs.clone(),
         kept,
         held_out: !kept_out.is_empty(),
+        optimistic: training.keep == Keep::Best,
         score: trained.score.clone(),
         cross_validation: (!folds.is_empty())
             .then(|| folds.iter().map(|fold| fold.score.accuracy).sum()),
@@ -269,24 +277,33 @@ fn firing(
         (label.clone(), spikes as f64 / (windows * hidden).max(1) as f64)
     });
     let by_class = by_class.collect();
+    let frames = samples.iter().map(|sample| &sample.frames);
+    Ok(Firing { by_class, after_silence: after_silence(model, frames)? })
+}
+
+fn after_silence<'a>(model: &Model, recordings: impl Iterator<Item = &'a Frames>) -> Result<f64> {
+    let measured = (silent_windows(model) / 5).clamp(1, SILENT_WINDOWS);
     let (mut fired, mut asked) = (0usize, 0usize);
-    for sample in samples {
-        let trace = trace_into_silence(model, &sample.frames)?;
+    for frames in recordings {
+        let trace = trace_into_silence(model, frames)?;
         for variable in trace.variables().iter().filter(|v| v.name.ends_with(".z")) {
-            let last =
-                variable.rows.len() - SILENT_WINDOWS.min(sample.frames.len()) * variable.width;
+            let last = variable.rows.len() - measured * variable.width;
             fired += variable.rows[last..].iter().filter(|z| **z != 0.0).count();
             asked += variable.rows.len() - last;
         }
     }
-    Ok(Firing { by_class, after_silence: fired as f64 / asked.max(1) as f64 })
+    Ok(fired as f64 / asked.max(1) as f64)
+}
+
+/// Windows of the silence, at least 1.
+fn silent_windows(model: &Model) -> usize {
+    (SILENCE_MS * 1000).div_ceil(model.card.window_us).max(1) as usize
 }
 
 /// A recording and the silence after it, stepped without a fresh start.
 fn trace_into_silence(model: &Model, frames: &Frames) -> Result<Trace> {
     let mut frames = frames.clone();
-    let silent = (SILENCE_MS * 1000).div_ceil(model.card.window_us).max(1);
-    (0..silent).for_each(|_| frames.close(Window::default()));
+    (0..silent_windows(model)).for_each(|_| frames.close(Window::default()));
     let plan: Vec<_> = (0..frames.len() as u32)
         .map(|window| PlannedStep { slot_index: 0, window, reset: window == 0 })
         .collect();
@@ -302,15 +319,26 @@ fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<D
     let Outcome { data: Recordings { dataset, .. }, trained, .. } = outcome;
     let (mut activity, mut drawn) = (Vec::new(), Vec::new());
     let Some(sample) = scored.first() else { return Ok((activity, drawn)) };
+    let (mut frames, windows) = (Frames::default(), sample.frames.len());
+    (0..windows.min(TRACED_WINDOWS)).for_each(|k| frames.copy_from(&sample.frames, k));
+    let part = if windows > TRACED_WINDOWS {
+        format!(
+            ", its first {} of {} windows",
+            grouped(TRACED_WINDOWS as u64),
+            grouped(windows as u64)
+        )
+    } else {
+        String::new()
+    };
     for (when, model) in
         [("before training", &trained.untrained), ("after training", &trained.model)]
     {
-        let (reading, trace) = Reader::new(model, Rules::of(model))?.read_traced(&sample.frames)?;
+        let (reading, trace) = Reader::new(model, Rules::of(model))?.read_traced(&frames)?;
         let times_ms: Vec<f64> =
             reading.answers.iter().map(|answer| answer.elapsed_us as f64 / 1000.0).collect();
         let title = format!("{} {when}", sample.name);
         let pictures = pictures::of_trace(&trace, &times_ms, &dataset.labels, &title)?;
-        drawn.push(Drawn { title: format!("The network {when}"), pictures });
+        drawn.push(Drawn { title: format!("The network {when}{part}"), pictures });
         let variables = trace.variables().iter().map(|variable| {
             let rows = variable.rows.chunks_exact(variable.width).map(<[f32]>::to_vec);
             (variable.name.clone(), rows.collect())
@@ -318,6 +346,7 @@ fn active(outcome: &Outcome, scored: &[&Sample]) -> Result<(Vec<Activity>, Vec<D
         activity.push(Activity {
             when: when.to_owned(),
             recording: sample.name.clone(),
+            windows,
             variables: variables.collect(),
             times_ms,
         });
@@ -358,4 +387,34 @@ fn draw_events(outcome: &Outcome, scored: &[&Sample], events: &[Events]) -> Resu
         Ok(Drawn { title: title.to_owned(), pictures: pictures.collect::<Result<_>>()? })
     };
     [("Read right", true), ("Read wrong", false)].into_iter().map(draw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long a window is, only silence is measured, and its end.
+    #[test]
+    fn firing_is_that_of_the_end_of_the_silence() {
+        let bytes = include_bytes!("../../../models/poker.safetensors");
+        let mut model = Model::from_bytes(bytes).unwrap();
+        let mut frames = Frames::default();
+        for k in 0..12 {
+            (0..200).for_each(|address| frames.add(10 * address + k, 2));
+            frames.close(Window { events: 400, ..Window::default() });
+        }
+        for (window_us, silent, measured) in
+            [(100, 500, 10), (1000, 50, 10), (5000, 10, 2), (20_000, 3, 1), (60_000, 1, 1)]
+        {
+            model.card.window_us = window_us;
+            let trace = trace_into_silence(&model, &frames).unwrap();
+            let z = trace.variables().iter().find(|v| v.name == "hidden.z").unwrap();
+            let rows: Vec<&[f32]> = z.rows.chunks(z.width).collect();
+            assert_eq!(rows.len(), 12 + silent);
+            let last = rows[rows.len() - measured..].concat();
+            let fired = last.iter().filter(|z| **z != 0.0).count();
+            let share = fired as f64 / last.len() as f64;
+            assert_eq!(after_silence(&model, [&frames].into_iter()).unwrap(), share);
+        }
+    }
 }
