@@ -283,7 +283,7 @@ fn folds_that_are_done_are_told_whatever_comes_after() {
 #[test]
 fn an_interrupted_cross_validation_prints_its_folds() {
     let folder = pips(3);
-    let flags = ["--folds", "2", "--epochs", "3000", "--hidden", "2"];
+    let flags = ["-q", "--folds", "2", "--epochs", "1000", "--hidden", "2"];
     for output in ["jsonl", "text"] {
         let output_flag = ["--output", output];
         let until = |log: &str| log.contains("\"fold\":\"1\"");
