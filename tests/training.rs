@@ -377,7 +377,7 @@ fn recordings_whose_clock_is_reset_are_scored_as_they_stream() {
 /// A recording's events so much later: from half of them on, or all of them where `part` is 0.
 fn with_silence(csv: &str, part: usize, later_us: i64) -> String {
     let lines: Vec<&str> = csv.lines().collect();
-    let from = if part == 0 { 0 } else { lines.len() / part };
+    let from = lines.len().checked_div(part).unwrap_or(0);
     let moved = lines.iter().enumerate().map(|(k, line)| {
         let Some((t, rest)) = line.split_once(',') else { return format!("{line}\n") };
         match t.parse::<u64>() {

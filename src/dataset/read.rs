@@ -154,8 +154,9 @@ pub(super) fn sample(
         )));
     }
     losses.malformed += malformed;
-    let is_reset = frames.windows().iter().any(|window| window.restart);
-    if !loading.keep_events && !(is_reset && loading.gap_us.is_none()) {
+    let may_be_cut_again =
+        loading.gap_us.is_none() && frames.windows().iter().any(|window| window.restart);
+    if !(loading.keep_events || may_be_cut_again) {
         events = Vec::new();
     }
     let (name, class) = (recording.name.clone(), recording.class);
