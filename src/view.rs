@@ -10,11 +10,12 @@ use crate::event::{Event, Sensor, SensorSize};
 
 /// Which value of the stored polarity bit means `On`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum PolarityBit {
-    /// A stored 0 is `On`.
+    /// A stored 0 is `On`. The alias, as below, stands in older model files.
+    #[serde(rename = "on-is-0", alias = "on-is0")]
     OnIs0,
     /// A stored 1 is `On`.
+    #[serde(rename = "on-is-1", alias = "on-is1")]
     OnIs1,
 }
 
@@ -330,6 +331,19 @@ mod tests {
             let mut events = [Event { t_us: 0, x: 0, y: 0, polarity: Polarity::On }];
             view.apply(&mut events);
             assert_eq!(events[0].polarity, expected);
+        }
+    }
+
+    #[test]
+    fn polarity_is_written_as_on_the_command_line_and_read_in_either_spelling() {
+        for (bit, text, older) in [
+            (PolarityBit::OnIs0, "\"on-is-0\"", "\"on-is0\""),
+            (PolarityBit::OnIs1, "\"on-is-1\"", "\"on-is1\""),
+        ] {
+            assert_eq!(serde_json::to_string(&bit).unwrap(), text);
+            for text in [text, older] {
+                assert_eq!(serde_json::from_str::<PolarityBit>(text).unwrap(), bit);
+            }
         }
     }
 

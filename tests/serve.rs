@@ -306,6 +306,23 @@ fn the_first_line_names_stream_format_and_view() {
 }
 
 #[test]
+fn a_first_line_replaces_the_servers_view() {
+    let server = Server::tcp(&["-q", "--crop", "2,2,20,20", "--scale"]);
+    for (line, flags) in [
+        ("{}", &["--crop", "2,2,20,20"][..]),
+        ("{\"crop\":\"none\"}", &[]),
+        ("{\"crop\":\"none\",\"polarity\":\"on-is-0\"}", &["--polarity", "on-is-0"]),
+        ("{\"crop\":\"none\",\"polarity\":\"on-is-1\"}", &["--polarity", "on-is-1"]),
+        ("{\"crop\":\"5,5,9,9\"}", &["--crop", "5,5,9,9"]),
+    ] {
+        let lines = say(&server, &[format!("dvs-stream {line}\n").as_bytes(), &deck()].concat());
+        let expected = replay(&deck(), &[&["--scale"], flags].concat()).0;
+        assert_eq!(nameless(&lines), nameless(&expected), "{line}");
+    }
+    server.end();
+}
+
+#[test]
 fn what_cannot_be_served_is_told_in_one_line() {
     let server = Server::tcp(&[]);
     let held = server.connect();

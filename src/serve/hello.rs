@@ -136,7 +136,8 @@ impl Hello {
             view.sensor = Some(text.parse::<SensorSize>().map_err(|what| wrong("sensor", what))?);
         }
         if let Some(text) = &self.crop {
-            view.crop = Some(text.parse::<Crop>().map_err(|what| wrong("crop", what))?);
+            let crop = (text != "none").then(|| text.parse::<Crop>()).transpose();
+            view.crop = crop.map_err(|what| wrong("crop", what))?;
         }
         view.polarity = self.polarity.or(view.polarity);
         view.orient = self.orient.unwrap_or(view.orient);
@@ -172,6 +173,7 @@ mod tests {
     use super::*;
     use crate::decide::Silence;
     use crate::ingest::Reading;
+    use crate::serve::Settings;
     use crate::session::Rules;
     use crate::window::{Origin, Partial, WindowConfig};
 
@@ -211,6 +213,68 @@ mod tests {
     fn events_are_told_at_the_first_byte_that_differs() {
         assert_eq!(opening(b"#").unwrap(), Opening::Events);
         assert_eq!(opening(b"dvs-streak").unwrap(), Opening::Events);
+    }
+
+    /// Every key of the first line, and values of it.
+    const ASKED: &[(&str, &[&str])] = &[
+        ("stream", &["\"cam-1\""]),
+        ("format", &["\"nmnist\"", "\"aedat1\""]),
+        ("token", &["\"x\""]),
+        ("sensor", &["\"346x260\""]),
+        ("crop", &["\"100,80,35,35\"", "\"none\""]),
+        ("polarity", &["\"on-is-0\"", "\"on-is-1\""]),
+        ("orient", &["\"upright\"", "\"stored\""]),
+        ("flip_x", &["true", "false"]),
+        ("flip_y", &["true", "false"]),
+        ("transpose", &["true", "false"]),
+        ("scale", &["true", "false"]),
+        ("stream_id", &["0", "7"]),
+        ("readout", &["\"ema:10ms\"", "\"last\"", "\"max:20ms\"", "\"mean\"", "\"max\""]),
+        ("gap", &["\"5ms\""]),
+        ("quiet", &["0", "12"]),
+        ("min_confidence", &["0", "0.5"]),
+        ("resume", &["false", "true"]),
+    ];
+
+    #[test]
+    fn what_the_protocol_names_can_be_asked_for() {
+        let ticked =
+            |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let text = include_str!("../../PROTOCOL.md");
+        let table = text.split_once("| key | value | meaning |\n").unwrap().1;
+        let table = table.split_once("\n\n").unwrap().0;
+        let mut keys = Vec::new();
+        for row in table.lines().skip(1) {
+            let cells: Vec<&str> = row.split('|').collect();
+            let own = ticked(cells[1]);
+            for value in ticked(cells[2]) {
+                let asked = ASKED.iter().filter(|(key, _)| own.iter().any(|own| own == key));
+                let is_plain = !value.starts_with(['"', 't', 'f']);
+                assert!(
+                    is_plain || asked.flat_map(|(_, values)| *values).any(|asked| *asked == value),
+                    "{row}: {value}"
+                );
+            }
+            keys.extend(own);
+        }
+        let mut asked: Vec<&str> = ASKED.iter().map(|(key, _)| *key).collect();
+        keys.sort();
+        asked.sort_unstable();
+        assert_eq!(keys, asked);
+        let rules = |config: StreamConfig| {
+            (config.reading.format.map(|format| format.name), Settings::of(&config, ""))
+        };
+        for (key, values) in ASKED {
+            let differs = |value: &&str| {
+                let line = format!("dvs-stream {{\"{key}\":{value}}}\n");
+                let Ok(Opening::Hello(hello, _)) = opening(line.as_bytes()) else {
+                    panic!("{line}");
+                };
+                rules(hello.over(plain()).expect(&line)) != rules(plain())
+            };
+            let is_rule = !["stream", "token", "resume"].contains(key);
+            assert_eq!(values.iter().filter(|value| differs(value)).count() > 0, is_rule, "{key}");
+        }
     }
 
     #[test]
