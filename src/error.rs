@@ -129,6 +129,18 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
+/// Text of a stranger for a terminal or a log: what would move its cursor is shown and not done.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::grouped;

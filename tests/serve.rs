@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use dvs_stream::codec::aedat4::Aedat4Encoder;
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use server::{PATIENCE, PROGRAM, Server, rest_of};
 use skip::skip;
@@ -503,6 +504,60 @@ fn who_reads_misses_nothing_however_little_may_wait() {
     server.end();
 }
 
+/// Reads a little of what a client is told, and waits, until it has so many bytes.
+fn read_slowly(stream: &mut TcpStream, bytes: usize) -> Vec<u8> {
+    let mut told = vec![0; bytes];
+    for piece in told.chunks_mut(bytes / 40) {
+        stream.read_exact(piece).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    told
+}
+
+#[test]
+fn who_reads_little_by_little_misses_nothing() {
+    let server = Server::tcp(&["--outbox", "64", "--patience", "700ms"]);
+    let bytes = busy(15_000, 8, 1);
+    let mut slow = server.connect();
+    setsockopt(&slow, sockopt::RcvBuf, &65_536).unwrap();
+    let mut sender = slow.try_clone().unwrap();
+    let expected = nameless(&replay(&bytes, &[]).0);
+    let sending = thread::spawn(move || {
+        sender.write_all(&bytes).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut told = read_slowly(&mut slow, 800_000);
+    slow.read_to_end(&mut told).unwrap();
+    sending.join().unwrap();
+    assert_eq!(nameless(&String::from_utf8(told).unwrap()), expected);
+    server.end();
+}
+
+#[test]
+fn who_reads_its_last_records_late_is_told_how_many_it_missed() {
+    let server = with_http(&["--outbox", "8192"]);
+    let windows = 10_000;
+    let mut late = server.connect();
+    late.write_all(&busy(windows, 8, 1)).unwrap();
+    late.shutdown(Shutdown::Write).unwrap();
+    let missed = || metric(&get(&server, "/metrics", None).1, "dvs_records_missed_total");
+    let begun = Instant::now();
+    while missed() == 0.0 {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lines = rest_of(late);
+    let told = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<Value> = told.collect();
+    let [.., marker, summary] = &told[..] else { panic!("{lines}") };
+    assert_eq!((&marker["type"], &summary["type"]), (&"missed".into(), &"summary".into()));
+    // Predictions, one segment, the summary.
+    let records = marker["records"].as_u64().unwrap();
+    assert_eq!(told.len() as u64 - 1 + records, u64::from(windows) + 2);
+    assert_eq!(missed(), records as f64);
+    server.end();
+}
+
 /// The most memory that a server has had so far, in bytes.
 fn peak_memory(server: &Server) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
@@ -837,6 +892,18 @@ fn logs_tell_of_streams_as_text_or_json() {
     );
     assert_eq!((&lines[2]["format"], &lines[2]["malformed"]), (&"aedat4".into(), &0.into()));
     assert!(lines[2]["error"].as_str().unwrap().contains("byte"), "{err}");
+}
+
+#[test]
+fn what_strangers_say_moves_no_cursor_and_begins_no_line() {
+    let server = Server::tcp(&["-v"]);
+    say(&server, b"dvs-stream {\"a\\u001b[2J\\nINFO stream opened\":1}\n");
+    say(&server, b"dvs-stream {\"sensor\":\"1\\r\\u009b31m\"}\n");
+    say(&server, b"dvs-stream {\"format\":\"\\u001b[31m\\nINFO\"}\n");
+    say(&server, &[&b"#!AER-DAT2.0\r\n# AEChip: \x1b[31m\r\n#\x1b[2J\n"[..], &[7; 601]].concat());
+    let (_, _, err) = server.terminated();
+    assert!(err.lines().count() == 5 && err.contains("\\u{1b}[2J\\nINFO"), "{err}");
+    assert!(err.chars().all(|c| c == '\n' || !c.is_control()), "{err:?}");
 }
 
 #[test]

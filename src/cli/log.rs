@@ -5,6 +5,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
 use super::Common;
+use crate::error::printable;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -31,7 +32,7 @@ pub fn start(format: LogFormat, common: &Common) {
 pub fn warn(format: LogFormat, what: &str, common: &Common) {
     match format {
         LogFormat::Json => tracing::warn!("{what}"),
-        LogFormat::Text if !common.quiet => eprintln!("warning: {what}"),
+        LogFormat::Text if !common.quiet => eprintln!("warning: {}", printable(what)),
         LogFormat::Text => (),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::target::Target;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// How long a server may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -245,18 +245,6 @@ fn hear(
         reader.get_ref().shutdown(Shutdown::Both);
     }
     heard
-}
-
-/// Text of a stranger for a terminal: what would move its cursor is shown and not done.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            c if c.is_control() => shown.extend(c.escape_debug()),
-            c => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// What a record of type `error` says.

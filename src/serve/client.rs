@@ -58,10 +58,12 @@ pub struct Client {
     pub arrived: Cell<Instant>,
     /// It has been silent for so long that it may be gone.
     is_silent: Cell<bool>,
-    /// Since when it has been held back because it does not read.
+    /// Since when it has been held back and has taken nothing.
     held_since: Cell<Option<Instant>>,
-    /// It was held back long enough: from now on it misses what it does not read.
+    /// It was held back long enough: until it reads it misses what there is no room for.
     lags: Cell<bool>,
+    /// What the kernel held for it when that was last looked at.
+    unread: Cell<u32>,
     /// Nothing can be written to it any more.
     pub broken: Cell<bool>,
     /// Its stream's state is kept.
@@ -87,6 +89,7 @@ impl Client {
             is_silent: Cell::new(false),
             held_since: Cell::new(None),
             lags: Cell::new(false),
+            unread: Cell::new(0),
             broken: Cell::new(false),
             kept: Cell::new(false),
             asked: RefCell::default(),
@@ -169,9 +172,7 @@ impl Client {
             match Pin::new(&mut *writer).poll_write(cx, outbox.waiting()) {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     outbox.wrote(n);
-                    if self.stage.get() == Stage::Leaving {
-                        self.moved.set(Instant::now());
-                    }
+                    self.took();
                 }
                 Poll::Ready(_) => {
                     self.broken.set(true);
@@ -189,10 +190,16 @@ impl Client {
         } else {
             self.held_since.set(None);
         }
-        if outbox.is_empty() {
-            self.lags.set(false);
-        }
         taken
+    }
+
+    /// It has read something.
+    fn took(&self) {
+        self.held_since.set(None);
+        self.lags.set(false);
+        if self.stage.get() == Stage::Leaving {
+            self.moved.set(Instant::now());
+        }
     }
 
     /// Waits while it is held.
@@ -278,6 +285,15 @@ impl Client {
         let is_silent = since(self.arrived.get()) >= Duration::from_secs(SILENT_S.into());
         if self.is_silent.replace(is_silent) != is_silent {
             self.writer.borrow().give_up(is_silent);
+        }
+        // Of what is read little by little the kernel takes more only once that is much.
+        if !self.outbox.borrow().is_empty() {
+            let unread = self.writer.borrow().unread();
+            if unread < self.unread.replace(unread) {
+                let held = self.held_since.get();
+                self.took();
+                self.held_since.set(held.map(|_| now));
+            }
         }
         if self.held_since.get().is_some_and(|held| since(held) >= limits.patience) {
             if !self.lags.replace(true) {

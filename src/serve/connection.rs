@@ -22,7 +22,7 @@ use super::hub::{Hub, Known, Seat};
 use super::limits::Flow;
 use super::stages::Stages;
 use crate::codec::Need;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Bytes read and thrown away of a client that still sends when its stream has ended: closing
 /// with unread bytes would take its last answers from it.
@@ -42,11 +42,11 @@ pub async fn serve(
         Err(error) => Err(error),
     };
     if let Err(error) = served {
-        info!(peer, %error, "refused");
+        info!(peer, error = %printable(&error.to_string()), "refused");
         hub.meters.refused();
         hub.tell(&connection.client, &peer, &error);
     }
-    connection.leave().await;
+    connection.leave(&peer).await;
 }
 
 /// Hears a server that was dialled, of this name, to its end; it takes no answers. Gives the number
@@ -339,13 +339,28 @@ impl Connection {
     }
 
     /// Writes what is left, shuts the connection, and hears the client out.
-    async fn leave(&mut self) {
+    async fn leave(&mut self, peer: &str) {
         let Connection { hub, client, reader, .. } = self;
         client.enter(Stage::Leaving);
+        let missed = |records: u64| {
+            if records > 0 {
+                info!(peer, records, "left with records unread");
+                hub.meters.missed(records);
+            }
+        };
+        let mut is_late = false;
         let written = poll_fn(|cx| {
             client.remember(cx);
             if client.take_call() == Some(Call::Late) {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                let mut outbox = client.outbox.borrow_mut();
+                if std::mem::replace(&mut is_late, true) {
+                    missed(outbox.give_up());
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                // In as much time it may yet read how many lines it has missed, and the last one.
+                missed(outbox.trim_to(0));
+                drop(outbox);
+                client.enter(Stage::Leaving);
             }
             match client.poll_write(cx) {
                 Poll::Ready(()) => client.poll_shutdown(cx),

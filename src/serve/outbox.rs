@@ -103,6 +103,9 @@ impl Outbox {
             let before = &self.bytes[begun..end.saturating_sub(1).max(begun)];
             end = before.iter().rposition(|byte| *byte == b'\n').map_or(begun, |at| begun + at + 1);
         }
+        if end <= begun {
+            return 0;
+        }
         let dropped = self.bytes[begun..end].split_inclusive(|byte| *byte == b'\n');
         let missed = dropped.filter(|line| !line.starts_with(MISSED)).count() as u64;
         self.missed += missed;
@@ -112,6 +115,14 @@ impl Outbox {
         self.bytes.splice(begun..end, marker.into_bytes());
         self.bytes.drain(..self.written);
         self.written = 0;
+        missed
+    }
+
+    /// Drops all that waits. Gives how many lines are not told whole.
+    pub fn give_up(&mut self) -> u64 {
+        let left = self.waiting().split_inclusive(|byte| *byte == b'\n');
+        let missed = left.filter(|line| !line.starts_with(MISSED)).count() as u64;
+        self.take();
         missed
     }
 
@@ -172,6 +183,20 @@ mod tests {
             assert!(outbox.bytes.len() < 200);
         }
         assert_eq!(told, lines(0..995));
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted_once() {
+        let mut outbox = Outbox::new(100, "");
+        outbox.lines().extend(lines(0..9));
+        outbox.wrote(14);
+        assert_eq!(outbox.trim_to(0), 6);
+        assert_eq!(outbox.waiting()[..6], lines(1..2)[4..]);
+        assert!(outbox.waiting().ends_with(&lines(8..9)));
+        outbox.wrote(6);
+        // The line that counts those that were dropped is none of them.
+        assert_eq!(outbox.give_up(), 1);
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::{libc, setsockopt_impl, sockopt_impl};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use tokio::io::{AsyncWrite, Sink};
 use tokio::net::{TcpStream, tcp, unix};
 
@@ -16,6 +16,13 @@ sockopt_impl!(
     libc::TCP_NOTSENT_LOWAT,
     u32
 );
+// What the kernel holds for a socket, in the order of <linux/sock_diag.h>.
+sockopt_impl!(Held, GetOnly, libc::SOL_SOCKET, libc::SO_MEMINFO, [u32; 9]);
+/// Which of it waits to be read by the peer of a UNIX socket, and to be acknowledged by that of a TCP
+/// socket.
+const SENT: usize = 2;
+const QUEUED: usize = 5;
+
 /// Unsent bytes of a connection from which the kernel takes no more.
 const UNSENT_BYTES: u32 = 128 << 10;
 
@@ -49,6 +56,11 @@ pub trait Written: AsyncWrite {
         false
     }
 
+    /// How much the kernel holds that the peer has not taken, where it says so.
+    fn unread(&self) -> u32 {
+        0
+    }
+
     /// Whether the peer is given up where it does not take what is written. The kernel asks nothing
     /// of one that owes it an answer, but gives up too on one that is there and does not read, so
     /// this is for those that are silent.
@@ -67,6 +79,10 @@ impl Written for tcp::OwnedWriteHalf {
         hung_up(self.as_ref().as_fd())
     }
 
+    fn unread(&self) -> u32 {
+        getsockopt(self.as_ref(), Held).map_or(0, |held| held[QUEUED])
+    }
+
     fn give_up(&self, whether: bool) {
         let within_ms = if whether { TAKE_WITHIN_MS } else { 0 };
         let _ = setsockopt(self.as_ref(), sockopt::TcpUserTimeout, &within_ms);
@@ -76,6 +92,10 @@ impl Written for tcp::OwnedWriteHalf {
 impl Written for unix::OwnedWriteHalf {
     fn is_hung_up(&self) -> bool {
         hung_up(self.as_ref().as_fd())
+    }
+
+    fn unread(&self) -> u32 {
+        getsockopt(self.as_ref(), Held).map_or(0, |held| held[SENT])
     }
 }
 

@@ -12,7 +12,7 @@ use super::keeper::{Kept, Reply};
 use super::limits::{Flow, Overflow};
 use crate::codec::Need;
 use crate::engine::Feed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::prediction::Losses;
@@ -194,7 +194,7 @@ impl Stages {
             overflow,
             malformed,
             restarts = totals.restarts,
-            error = error.map(tracing::field::display),
+            error = error.map(|error| tracing::field::display(printable(&error.to_string()))),
             "stream ended"
         );
         let end = StreamEnd::new(&self.name, totals, error);
