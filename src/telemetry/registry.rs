@@ -127,10 +127,12 @@ impl Registry {
 
     /// All series in Prometheus' text format, version 0.0.4.
     pub fn text(&self) -> String {
-        let series = self.lock().clone();
+        let series = self.lock();
         let mut text = String::new();
         for (metric, kind, meaning) in ABOUT {
-            let mut own = series.iter().filter(|(name, _)| name.metric == *metric).peekable();
+            let first = Name { metric: (*metric).to_owned(), labels: Vec::new() };
+            let own = series.range(first..).take_while(|(name, _)| name.metric == *metric);
+            let mut own = own.peekable();
             if own.peek().is_some() {
                 let _ = writeln!(text, "# HELP {metric} {meaning}\n# TYPE {metric} {kind}");
             }
@@ -164,15 +166,23 @@ impl Registry {
 
 impl Series {
     fn write(&self, name: &Name, text: &mut String) {
-        // Writing to a string does not fail.
         let mut line = |suffix: &str, bound: Option<&str>, value: &dyn std::fmt::Display| {
-            let labels =
-                name.labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value)));
-            let bound = bound.map(|bound| format!("le=\"{bound}\""));
-            let labels: Vec<String> = labels.chain(bound).collect();
-            let labels =
-                if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            let _ = writeln!(text, "{}{suffix}{labels} {value}", name.metric);
+            text.push_str(&name.metric);
+            text.push_str(suffix);
+            let labels = name.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            let mut before = '{';
+            for (key, value) in labels.chain(bound.map(|bound| ("le", bound))) {
+                text.push(std::mem::replace(&mut before, ','));
+                text.push_str(key);
+                text.push_str("=\"");
+                escape(value, text);
+                text.push('"');
+            }
+            if before == ',' {
+                text.push('}');
+            }
+            // Writing to a string does not fail.
+            let _ = writeln!(text, " {value}");
         };
         match self {
             Series::Counter(count) => line("", None, &count.load(Ordering::Relaxed)),
@@ -192,8 +202,15 @@ impl Series {
     }
 }
 
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+fn escape(value: &str, text: &mut String) {
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
+    }
 }
 
 impl Recorder for Registry {
@@ -249,6 +266,31 @@ mod tests {
         assert_eq!(registry.len(), 1);
         let departed = "dvs_windows_total{stream=\"departed\"}";
         assert_eq!(value(&registry.text(), departed), Some(sum as f64));
+    }
+
+    #[test]
+    fn the_text_has_every_series_under_its_metric_with_its_labels() {
+        let registry = Registry::default();
+        with_local_recorder(&registry, || {
+            counter!("dvs_windows_total", "stream" => "b").increment(2);
+            counter!("dvs_windows_total", "stream" => "a\"\\\n").increment(1);
+            counter!("dvs_events_lost_total", "stream" => "b", "reason" => "late").increment(3);
+            gauge!("dvs_streams").set(4.0);
+        });
+        let text = registry.text();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert_eq!(
+            lines,
+            [
+                "# TYPE dvs_events_lost_total counter",
+                "dvs_events_lost_total{reason=\"late\",stream=\"b\"} 3",
+                "# TYPE dvs_windows_total counter",
+                "dvs_windows_total{stream=\"a\\\"\\\\\\n\"} 1",
+                "dvs_windows_total{stream=\"b\"} 2",
+                "# TYPE dvs_streams gauge",
+                "dvs_streams 4",
+            ]
+        );
     }
 
     #[test]
