@@ -3,12 +3,13 @@
 
 mod server;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use dvs_stream::model::Model;
 use dvs_stream::serve::Snapshot;
@@ -453,6 +454,47 @@ fn a_disk_that_hangs_is_said_and_the_stream_starts_afresh() {
     let warnings = server.end();
     let first = warnings.lines().next().unwrap();
     assert!(first.contains("cam.dvs-state") && first.contains("afresh"), "{warnings}");
+}
+
+#[test]
+fn a_disk_that_hangs_is_given_no_more_states_and_each_counts_as_failed() {
+    let folder = hanging();
+    let server = start(folder.path(), &["--header-timeout", "100ms"]);
+    let bytes = recording(&events(3)[..100]);
+    let expected = replay("cam", &bytes, &[]);
+    assert_eq!(server.say("cam", &bytes), expected);
+    // Until it has hung for long enough.
+    until(|| {
+        assert_eq!(server.say("cam", &bytes), expected);
+        server.snapshots("failed") > 0.0
+    });
+    let open = server.send("other", &bytes);
+    until(|| server.request("GET /v1/streams", "").1.contains("other"));
+    let (status, body) = server.request("POST /v1/snapshot", "");
+    assert_eq!((status, body.as_str()), (500, "{\"streams\":1,\"written\":0}\n"));
+    assert_eq!(server.snapshots("written"), 0.0);
+    drop(open);
+    let warnings = server.end();
+    let told = warnings.lines().filter(|line| line.contains("cannot be kept"));
+    assert_eq!(told.count(), 1, "{warnings}");
+    assert!(warnings.contains("the disk has been at another state"), "{warnings}");
+}
+
+#[test]
+fn what_a_killed_server_did_not_complete_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    for name in ["cam.dvs-state.part", "cam.dvs-state.12.part", "cam.part", "a b.dvs-state.part"] {
+        let file = File::create(folder.path().join(name)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    // It may be being written.
+    File::create(folder.path().join("dog.dvs-state.part")).unwrap();
+    let server = start(folder.path(), &[]);
+    let left = ["a b.dvs-state.part", "cam.part", "dog.dvs-state.part"];
+    until(|| files(folder.path()) == left);
+    assert_eq!(server.snapshots("expired"), 0.0);
+    assert_eq!(server.end(), "");
 }
 
 #[test]

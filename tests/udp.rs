@@ -320,6 +320,27 @@ fn a_sender_can_be_subscribed_to() {
 }
 
 #[test]
+fn who_sends_to_two_ports_is_two_streams_of_two_names() {
+    let flags = ["serve", "-q", "--output", "jsonl", "--idle", "0s"];
+    let ports = ["--udp", "0=faery-t64", "--udp", "0=faery-t64"];
+    let server = Server::run(Command::new(PROGRAM).args(flags).args(ports), 2);
+    let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = own.local_addr().unwrap();
+    let mut names = Vec::new();
+    for address in server.addresses("udp") {
+        own.send_to(&datagram(1_000_000, 100), address).unwrap();
+        names.push(format!("udp:{}:{peer}", address.rsplit_once(':').unwrap().1));
+    }
+    let lines = server.terminate();
+    let summaries = server::records(&lines, "summary");
+    let mut told: Vec<String> =
+        summaries.map(|summary| summary["stream"].as_str().unwrap().to_owned()).collect();
+    told.sort();
+    names.sort();
+    assert_eq!(told, names);
+}
+
+#[test]
 fn what_has_come_before_sigterm_is_taken_in() {
     let server = start("faery-t64", &["--idle", "0s"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -4,14 +4,15 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::config::StreamConfig;
 use super::hello::check_name;
@@ -31,8 +32,15 @@ const MAX_FILES: usize = 4096;
 /// How often files that are too old are looked for, unless states last less long.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
-/// Most bytes that wait to be written.
+/// Age from which a file that is not complete belongs to a server that was killed.
+const PART_LASTS: Duration = Duration::from_secs(60);
+/// Most bytes that wait to be written, and most states that wait to be written or read.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
+const MAX_QUEUED: usize = 4096;
+/// Time for which a disk may be at one state, at least, before no more are given to it.
+const ANSWERS_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
+/// Pause where there is no room for the last word.
+const END_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where states are kept, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +57,8 @@ struct Teller {
     folder: PathBuf,
     meters: SnapshotMeters,
     warn: UnboundedSender<String>,
+    /// The last state could not be written; said once until one can.
+    failing: Arc<AtomicBool>,
 }
 
 impl Teller {
@@ -59,6 +69,20 @@ impl Teller {
     fn say(&self, what: String) {
         // Nobody hears when the server has ended.
         let _ = self.warn.send(what);
+    }
+
+    fn written(&self) {
+        self.meters.count(SnapshotResult::Written);
+        self.failing.store(false, Ordering::Relaxed);
+    }
+
+    fn failed(&self, stream: &str, error: &Error) {
+        self.meters.count(SnapshotResult::Failed);
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            self.say(format!(
+                "the state of stream {stream} cannot be kept, so it may not go on from here: {error}"
+            ));
+        }
     }
 
     /// The stream's state is not gone on from.
@@ -95,8 +119,11 @@ pub type Reply = UnboundedSender<bool>;
 /// Gives the keeper's thread its work. Whoever holds one may be on any thread.
 #[derive(Clone)]
 pub struct Keeper {
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
     queued: Arc<AtomicUsize>,
+    busy_since: Arc<Mutex<Option<Instant>>>,
+    /// Time for which the disk may be at one state.
+    answers_within: Duration,
     teller: Teller,
     /// Digest of the model's file.
     model: Arc<str>,
@@ -111,13 +138,14 @@ pub struct Kept {
 }
 
 enum Job {
-    Write { stream: String, bytes: Result<Vec<u8>>, replies: Vec<Reply> },
+    Write { snapshot: Box<Snapshot>, replies: Vec<Reply> },
     Read { stream: String, settings: Box<Settings>, reply: oneshot::Sender<Option<Box<Snapshot>>> },
     End(oneshot::Sender<()>),
 }
 
 impl Keeper {
-    /// Starts the thread; what it cannot do, it says to `warn`.
+    /// Starts the thread; what it cannot do, it says to `warn`. A disk that is at one state for
+    /// longer than `answers_within` is given no more.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -127,18 +155,25 @@ impl Keeper {
         model: &str,
         rules: Rules,
         warn: UnboundedSender<String>,
+        answers_within: Duration,
     ) -> Result<Self> {
-        let (jobs, taken) = channel();
+        let (jobs, taken) = sync_channel(MAX_QUEUED);
         let (folder, meters) = (keeping.folder.clone(), SnapshotMeters::default());
-        let teller = Teller { folder, meters, warn };
-        let keeper =
-            Keeper { jobs, queued: Arc::default(), teller: teller.clone(), model: model.into() };
+        let teller = Teller { folder, meters, warn, failing: Arc::default() };
+        let keeper = Keeper {
+            jobs,
+            queued: Arc::default(),
+            busy_since: Arc::default(),
+            answers_within: answers_within.max(ANSWERS_WITHIN_AT_LEAST),
+            teller: teller.clone(),
+            model: model.into(),
+        };
         let worker = Worker {
             keeping: keeping.clone(),
             trial: Session::new(network, rules, 1)?,
             kept: HashSet::new(),
-            failing: false,
             queued: keeper.queued.clone(),
+            busy_since: keeper.busy_since.clone(),
             teller,
         };
         let thread = std::thread::Builder::new().name("states".to_owned());
@@ -158,26 +193,43 @@ impl Keeper {
     /// Waits until all that was to be written is.
     pub async fn end(&self) {
         let (reply, ended) = oneshot::channel();
-        self.give(Job::End(reply));
+        let mut job = Job::End(reply);
+        while let Err(TrySendError::Full(full)) = self.jobs.try_send(job) {
+            job = full;
+            sleep(END_PAUSE).await;
+        }
         // The thread is gone, and so is what it had to do.
         let _ = ended.await;
     }
 
-    fn give(&self, job: Job) {
-        // The thread lives as long as this does.
-        let _ = self.jobs.send(job);
+    /// Has a state written, unless so much waits already that the disk must be slow.
+    fn write(&self, snapshot: Snapshot, replies: Vec<Reply>) {
+        let (stream, length) = (snapshot.stream.clone(), snapshot.size());
+        let queued = self.queued.fetch_add(length, Ordering::Relaxed);
+        let job = Job::Write { snapshot: Box::new(snapshot), replies };
+        let refused = if queued + length > MAX_QUEUED_BYTES {
+            Err((job, format!("{queued} bytes wait to be written before it")))
+        } else if self.is_stuck() {
+            let seconds = self.answers_within.as_secs_f64();
+            Err((job, format!("the disk has been at another state for {seconds} s")))
+        } else {
+            self.jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(job) => (job, format!("{MAX_QUEUED} others wait before it")),
+                TrySendError::Disconnected(job) => (job, "the server ends".to_owned()),
+            })
+        };
+        if let Err((Job::Write { replies, .. }, why)) = refused {
+            self.queued.fetch_sub(length, Ordering::Relaxed);
+            self.teller.failed(&stream, &Error::Unsupported(why));
+            for reply in replies {
+                let _ = reply.send(false);
+            }
+        }
     }
 
-    fn write(&self, stream: String, bytes: Result<Vec<u8>>, replies: Vec<Reply>) {
-        let length = bytes.as_ref().map_or(0, Vec::len);
-        let queued = self.queued.fetch_add(length, Ordering::Relaxed);
-        let bytes = if queued + length <= MAX_QUEUED_BYTES {
-            bytes
-        } else {
-            self.queued.fetch_sub(length, Ordering::Relaxed);
-            Err(Error::Unsupported(format!("{queued} bytes wait to be written before it")))
-        };
-        self.give(Job::Write { stream, bytes, replies });
+    fn is_stuck(&self) -> bool {
+        let since = *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() >= self.answers_within)
     }
 }
 
@@ -186,7 +238,11 @@ impl Kept {
     pub async fn recall(&self) -> Option<Box<Snapshot>> {
         let (reply, recalled) = oneshot::channel();
         let settings = Box::new(self.settings.clone());
-        self.keeper.give(Job::Read { stream: self.stream.clone(), settings, reply });
+        let job = Job::Read { stream: self.stream.clone(), settings, reply };
+        if self.keeper.jobs.try_send(job).is_err() {
+            let why = format!("{MAX_QUEUED} others wait before it");
+            self.keeper.teller.unusable(&self.stream, Unusable(SnapshotResult::Damaged, why));
+        }
         recalled.await.unwrap_or_default()
     }
 
@@ -205,8 +261,7 @@ impl Kept {
     ) -> impl FnOnce(SlotState) + Send + 'static {
         let Kept { keeper, stream, settings } = self.clone();
         move |slot| {
-            let snapshot = Snapshot::new(&stream, settings, ended, ingest, slot);
-            keeper.write(stream, snapshot.to_bytes(), replies);
+            keeper.write(Snapshot::new(&stream, settings, ended, ingest, slot), replies);
         }
     }
 }
@@ -218,9 +273,8 @@ struct Worker {
     trial: Session,
     /// Streams that have a file.
     kept: HashSet<String>,
-    /// The last state could not be written; said once until one can.
-    failing: bool,
     queued: Arc<AtomicUsize>,
+    busy_since: Arc<Mutex<Option<Instant>>>,
     teller: Teller,
 }
 
@@ -234,7 +288,11 @@ impl Worker {
         let mut swept = Instant::now();
         loop {
             match jobs.recv_timeout(every.saturating_sub(swept.elapsed())) {
-                Ok(job) => self.work(job),
+                Ok(job) => {
+                    self.busy(Some(Instant::now()));
+                    self.work(job);
+                    self.busy(None);
+                }
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -245,10 +303,14 @@ impl Worker {
         }
     }
 
+    fn busy(&self, since: Option<Instant>) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
     fn work(&mut self, job: Job) {
         match job {
-            Job::Write { stream, bytes, replies } => {
-                let written = self.write(&stream, bytes);
+            Job::Write { snapshot, replies } => {
+                let written = self.write(&snapshot);
                 for reply in replies {
                     // Who does not wait any more need not know.
                     let _ = reply.send(written);
@@ -266,32 +328,26 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, stream: &str, bytes: Result<Vec<u8>>) -> bool {
-        self.queued.fetch_sub(bytes.as_ref().map_or(0, Vec::len), Ordering::Relaxed);
+    fn write(&mut self, snapshot: &Snapshot) -> bool {
+        let stream = snapshot.stream.as_str();
+        self.queued.fetch_sub(snapshot.size(), Ordering::Relaxed);
         let is_full = |kept: &HashSet<String>| !kept.contains(stream) && kept.len() >= MAX_FILES;
         if is_full(&self.kept) {
             self.sweep();
         }
-        let full = is_full(&self.kept);
-        let written = bytes.and_then(|bytes| match full {
+        let written = match is_full(&self.kept) {
             true => Err(Error::Unsupported(format!("{MAX_FILES} others are kept already"))),
-            false => store::replace(&self.teller.path(stream), &bytes),
-        });
-        let result = match &written {
-            Ok(()) => SnapshotResult::Written,
-            Err(_) => SnapshotResult::Failed,
+            false => snapshot
+                .to_bytes()
+                .and_then(|bytes| store::replace(&self.teller.path(stream), &bytes)),
         };
-        self.teller.meters.count(result);
         match &written {
             Ok(()) => {
+                self.teller.written();
                 self.kept.insert(stream.to_owned());
             }
-            Err(error) if !self.failing => self.teller.say(format!(
-                "the state of stream {stream} cannot be kept, so it may not go on from here: {error}"
-            )),
-            Err(_) => (),
+            Err(error) => self.teller.failed(stream, error),
         }
-        self.failing = written.is_err();
         written.is_ok()
     }
 
@@ -338,29 +394,35 @@ impl Worker {
         Ok(snapshot)
     }
 
-    /// Removes files that are too old, and sees which are left.
+    /// Removes files that are too old, and those that were not completed; sees which are left.
     fn sweep(&mut self) {
         self.kept.clear();
         let Ok(entries) = std::fs::read_dir(&self.keeping.folder) else { return };
         for entry in entries.flatten() {
-            let path = entry.path();
-            let named = |path: &Path| {
-                let own = path.extension().is_some_and(|extension| extension == EXTENSION);
-                path.file_stem().and_then(|stem| stem.to_str()).filter(|_| own).map(str::to_owned)
-            };
-            let Some(stream) = named(&path).filter(|stream| check_name(stream).is_ok()) else {
-                continue;
-            };
+            let name = entry.file_name();
+            let Some((stream, whole)) = name.to_str().and_then(named) else { continue };
             let age = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
                 .map(|modified| SystemTime::now().duration_since(modified).unwrap_or_default());
-            let old = age.is_ok_and(|age| age >= self.keeping.within);
-            if old && std::fs::remove_file(&path).is_ok() {
+            let lasts = if whole { self.keeping.within } else { PART_LASTS };
+            let removed =
+                age.is_ok_and(|age| age >= lasts) && std::fs::remove_file(entry.path()).is_ok();
+            if whole && removed {
                 self.teller.meters.count(SnapshotResult::Expired);
-            } else {
-                self.kept.insert(stream);
+            } else if whole {
+                self.kept.insert(stream.to_owned());
             }
         }
     }
+}
+
+/// The stream that a file's name is of, and whether that of a file that was completed.
+fn named(name: &str) -> Option<(&str, bool)> {
+    let part = name.strip_suffix(".part");
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unnumbered = part.and_then(|part| part.rsplit_once('.'));
+    let unnumbered = unnumbered.filter(|(_, number)| is_number(number)).map(|(file, _)| file);
+    let stream = unnumbered.or(part).unwrap_or(name).strip_suffix(EXTENSION)?.strip_suffix('.')?;
+    check_name(stream).is_ok().then_some((stream, part.is_none()))
 }

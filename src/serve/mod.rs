@@ -137,7 +137,10 @@ fn run_metered(
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
     let sink = (sink.make)(&style);
     let (warn, mut warnings) = unbounded_channel();
-    let start = |own| Keeper::start(own, model.network.clone(), &about.sha256, rules, warn.clone());
+    let start = |own| {
+        let (network, within) = (model.network.clone(), serve.limits.header_timeout);
+        Keeper::start(own, network, &about.sha256, rules, warn.clone(), within)
+    };
     let keeper = serve.keeping.as_ref().map(start);
     let (hub, engine) = Hub::new(serve, about, session, sink, registry, keeper.transpose()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -313,7 +316,9 @@ async fn listen(
         let socket = udp::bind(source, notice).await.map_err(failed(&what))?;
         let bound = socket.local_addr().map_err(failed(&what))?;
         notice(Notice::Listening(format!("udp {bound}")));
-        receiving.push(spawn_local(udp::serve(hub.clone(), socket, source.format)));
+        // A sender may send to each.
+        let to = (serve.udp.len() > 1).then(|| bound.port());
+        receiving.push(spawn_local(udp::serve(hub.clone(), socket, source.format, to)));
     }
     let open = |address: &SocketAddr| !address.ip().is_loopback();
     if serve.token_file.is_none() && serve.tcp.iter().chain(&serve.http).any(open) {

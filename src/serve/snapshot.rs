@@ -23,6 +23,9 @@ pub const VERSION: u32 = 2;
 /// Greatest size of a file.
 pub const MAX_SNAPSHOT_BYTES: u64 = 64 << 20;
 
+/// Bytes of all but the tensors, about.
+const TEXT_BYTES: usize = 2 << 10;
+
 /// The one metadata key.
 const KEY: &str = "dvs-stream-snapshot";
 /// The digest, in hexadecimal, over everything else.
@@ -128,6 +131,14 @@ impl Snapshot {
             place.count_restart();
         }
         (ingest, Resumed { slot, counted })
+    }
+
+    /// Bytes that it takes, about.
+    pub fn size(&self) -> usize {
+        let (readout, windower) = (&self.slot.readout, &self.ingest.windower);
+        let by_four = [&self.slot.row, &readout.logits, &readout.history].map(Vec::len);
+        let by_four = by_four.iter().sum::<usize>() + windower.addresses.len();
+        TEXT_BYTES + 4 * by_four + 8 * readout.sums.len() + 2 * windower.counts.len()
     }
 
     /// The bytes of its file.

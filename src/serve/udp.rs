@@ -93,8 +93,13 @@ pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Res
     Ok(socket)
 }
 
-/// Serves all senders of a socket until the server ends.
-pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFormat) {
+/// Serves all senders of a socket until the server ends; where `to` is given, their names say so.
+pub async fn serve(
+    hub: Rc<Hub>,
+    socket: UdpSocket,
+    format: &'static DatagramFormat,
+    to: Option<u16>,
+) {
     let mut flow = hub.limits.udp;
     if flow.overflow == Overflow::DropNewest {
         // What is not read in time is the newest, and the kernel drops it.
@@ -104,6 +109,7 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
         strangers: Strangers::new(hub.limits.idle_timeout),
         hub,
         format,
+        to,
         flow,
         senders: HashMap::new(),
         room: vec![0; BATCH * ROOM_BYTES],
@@ -138,6 +144,8 @@ pub async fn serve(hub: Rc<Hub>, socket: UdpSocket, format: &'static DatagramFor
 struct Receiver {
     hub: Rc<Hub>,
     format: &'static DatagramFormat,
+    /// The port, where there are several.
+    to: Option<u16>,
     flow: Flow,
     senders: HashMap<SocketAddr, Sender>,
     strangers: Strangers,
@@ -221,7 +229,7 @@ impl Receiver {
 
     /// A datagram that lies there in the room.
     async fn take(&mut self, at: Range<usize>, from: SocketAddr) -> Result<()> {
-        let Receiver { hub, format, flow, senders, strangers, room, look, .. } = self;
+        let Receiver { hub, format, to, flow, senders, strangers, room, look, .. } = self;
         let sender = match senders.entry(from) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -230,7 +238,11 @@ impl Receiver {
                     hub.meters.lost_datagrams(1);
                     return Ok(());
                 }
-                match Sender::new(hub, format, *flow, from, &room[at.clone()]) {
+                let name = match to {
+                    Some(to) => format!("udp:{to}:{from}"),
+                    None => format!("udp:{from}"),
+                };
+                match Sender::new(hub, format, *flow, &name, &room[at.clone()]) {
                     Ok(sender) => {
                         strangers.seat(from);
                         place.insert(sender)
@@ -296,7 +308,7 @@ impl Sender {
         hub: &Rc<Hub>,
         format: &'static DatagramFormat,
         flow: Flow,
-        from: SocketAddr,
+        name: &str,
         first: &[u8],
     ) -> Result<Self> {
         let (mut decoder, mut events) = ((format.decoder)(hub.config.reading.view.sensor), vec![]);
@@ -305,15 +317,14 @@ impl Sender {
         if events.iter().all(Event::is_malformed) {
             return Err(Error::Unsupported(format!("it holds no event of {}", format.title)));
         }
-        let name = format!("udp:{from}");
         let mut seat = hub.claim()?;
         let writer = Box::new(tokio::io::sink());
-        let client = Rc::new(Client::new(writer, &name, hub.limits.outbox_bytes));
+        let client = Rc::new(Client::new(writer, name, hub.limits.outbox_bytes));
         let known = hub.meet(&client);
-        let feed = seat.open(&name, false, &client)?;
+        let feed = seat.open(name, false, &client)?;
         let mut config = hub.config;
         config.reading.datagrams = Some(format);
-        let stages = Stages::new((&name, &name), config.ingest(), feed, None, flow);
+        let stages = Stages::new((name, name), config.ingest(), feed, None, flow);
         Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0, repeated: 0 })
     }
 

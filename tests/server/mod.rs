@@ -50,14 +50,18 @@ impl Server {
         Server { child, listening, stdout, stderr }
     }
 
+    /// Addresses of the listeners of a kind.
+    pub fn addresses<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+        self.listening.iter().filter_map(move |line| line.strip_prefix(kind)).map(str::trim_start)
+    }
+
     /// Address of the first listener of a kind.
-    pub fn address(&self, kind: &str) -> &str {
-        let found = self.listening.iter().find_map(|line| line.strip_prefix(kind));
-        found.expect(kind).trim_start()
+    pub fn address<'a>(&'a self, kind: &'a str) -> &'a str {
+        self.addresses(kind).next().expect(kind)
     }
 
     /// Port of the first listener of a kind.
-    pub fn port(&self, kind: &str) -> &str {
+    pub fn port<'a>(&'a self, kind: &'a str) -> &'a str {
         self.address(kind).rsplit(':').next().unwrap()
     }
 
