@@ -696,7 +696,7 @@ fn http_tells_of_health_streams_and_model() {
     assert_eq!(get(&server, "/livez", None).0, 200);
     assert_eq!(get(&server, "/readyz", None).0, 200);
     assert_eq!(get(&server, "/nothing", None).0, 404);
-    for query in ["stream=", "stream=%f", "stream=%ff", "name=x"] {
+    for query in ["stream=", "stream=%f", "stream=%ff", "name=x", "stream=one&_=1", "stream=one&"] {
         assert_eq!(get(&server, &format!("/v1/predictions?{query}"), None).0, 400, "{query}");
     }
     let model: Value = serde_json::from_str(&get(&server, "/v1/model", None).1).unwrap();
@@ -780,6 +780,24 @@ fn who_asks_and_does_not_read_keeps_nobody_out() {
         assert!(begun.elapsed() < PATIENCE);
     }
     drop(deaf);
+    server.end();
+}
+
+#[test]
+fn a_request_whose_head_drips_or_is_too_long_is_let_go() {
+    let server = with_http(&["--header-timeout", "200ms"]);
+    let ask = |head: &[u8]| {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(head).unwrap();
+        stream
+    };
+    let mut head = b"GET /livez HTTP/1.1\r\nX: ".to_vec();
+    drip(ask(&head), std::iter::repeat(b'x').take(10_000));
+    head.resize(16 << 10, b'x');
+    let told = rest_of(ask(&head));
+    assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
+    assert_eq!(get(&server, "/livez", None).0, 200);
     server.end();
 }
 

@@ -202,8 +202,8 @@ async fn snapshot(hub: &Hub) -> Response<Answer> {
 /// The stream that a query names; `None` for all of them.
 fn wanted(query: Option<&str>) -> Result<Option<String>, String> {
     let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
-    let stream = query.strip_prefix("stream=");
-    let stream = stream.ok_or("the only parameter is ?stream=NAME\n")?;
+    let stream = query.strip_prefix("stream=").filter(|stream| !stream.contains('&'));
+    let stream = stream.ok_or("the only parameter is ?stream=NAME, `&` as %26\n")?;
     let named = decoded(stream).filter(|name| (1..=MAX_WANTED_BYTES).contains(&name.len()));
     let named = named.ok_or_else(|| {
         format!("?stream= takes a name of 1 to {MAX_WANTED_BYTES} bytes, `%` as %25\n")
