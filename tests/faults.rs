@@ -7,7 +7,7 @@ use std::any::Any;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use server::events::DECK;
@@ -63,6 +63,29 @@ const FAULTS: &[Fault] = &[
         flags: &["--header-timeout", "100ms"],
         play: |server| held(server.connect()),
         counted: (REFUSED, &[], Some(1)),
+    },
+    Fault {
+        what: "a first line that comes a byte at a time",
+        flags: &["--header-timeout", "200ms"],
+        play: |server| dripping(server, b"dvs-stream {", &[b' '; 4000]),
+        counted: (REFUSED, &[], Some(1)),
+    },
+    Fault {
+        what: "a header that comes a byte at a time",
+        flags: &["--header-timeout", "200ms"],
+        play: |server| dripping(server, b"", &deck()),
+        counted: (ERRORS, &[], Some(1)),
+    },
+    Fault {
+        what: "events that come a byte at a time",
+        flags: &["--header-timeout", "200ms"],
+        play: |server| {
+            let events = (0..20_u32).flat_map(|k| [3 << 8 | 3 << 1, 125 * k]);
+            let events: Vec<u8> = events.flat_map(u32::to_be_bytes).collect();
+            dripping(server, b"dvs-stream {\"stream\":\"slow\"}\n#!AER-DAT2.0\r\n", &events)
+        },
+        // None is lost, and it is not let go.
+        counted: ("dvs_events_received_total", &["stream=\"slow\""], Some(20)),
     },
     Fault {
         what: "a client that sends and never reads",
@@ -223,6 +246,23 @@ fn sent_and_closed(server: &Server, bytes: &[u8]) -> Held {
     let _ = stream.shutdown(Shutdown::Write);
     rest_of(stream);
     Vec::new()
+}
+
+/// Sends what comes first at once, and then a byte at a time while it may.
+fn dripping(server: &Server, first: &[u8], bytes: &[u8]) -> Held {
+    let mut stream = server.connect();
+    stream.write_all(first).unwrap();
+    let bytes = bytes.to_vec();
+    let still_open = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for byte in bytes {
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    held(still_open)
 }
 
 /// Sends these datagrams, one after another.
