@@ -793,7 +793,7 @@ fn a_request_whose_head_drips_or_is_too_long_is_let_go() {
         stream
     };
     let mut head = b"GET /livez HTTP/1.1\r\nX: ".to_vec();
-    drip(ask(&head), std::iter::repeat(b'x').take(10_000));
+    drip(ask(&head), std::iter::repeat_n(b'x', 10_000));
     head.resize(16 << 10, b'x');
     let told = rest_of(ask(&head));
     assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
