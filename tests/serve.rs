@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use dvs_stream::codec::aedat4::Aedat4Encoder;
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
-use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use server::{PATIENCE, PROGRAM, Server, rest_of};
 use skip::skip;
@@ -501,35 +500,6 @@ fn who_reads_misses_nothing_however_little_may_wait() {
     let bytes = busy(3000, 8, 1);
     let lines = play(server.connect(), &bytes, &[bytes.len()]);
     assert_eq!(nameless(&lines), nameless(&replay(&bytes, &[]).0));
-    server.end();
-}
-
-/// Reads a little of what a client is told, and waits, until it has so many bytes.
-fn read_slowly(stream: &mut TcpStream, bytes: usize) -> Vec<u8> {
-    let mut told = vec![0; bytes];
-    for piece in told.chunks_mut(bytes / 40) {
-        stream.read_exact(piece).unwrap();
-        thread::sleep(Duration::from_millis(50));
-    }
-    told
-}
-
-#[test]
-fn who_reads_little_by_little_misses_nothing() {
-    let server = Server::tcp(&["--outbox", "64", "--patience", "700ms"]);
-    let bytes = busy(15_000, 8, 1);
-    let mut slow = server.connect();
-    setsockopt(&slow, sockopt::RcvBuf, &65_536).unwrap();
-    let mut sender = slow.try_clone().unwrap();
-    let expected = nameless(&replay(&bytes, &[]).0);
-    let sending = thread::spawn(move || {
-        sender.write_all(&bytes).unwrap();
-        sender.shutdown(Shutdown::Write).unwrap();
-    });
-    let mut told = read_slowly(&mut slow, 800_000);
-    slow.read_to_end(&mut told).unwrap();
-    sending.join().unwrap();
-    assert_eq!(nameless(&String::from_utf8(told).unwrap()), expected);
     server.end();
 }
 

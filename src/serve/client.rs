@@ -330,3 +330,29 @@ pub enum Input {
     /// Its state is to be kept.
     Asked(Vec<Reply>),
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{ReadBuf, duplex, split};
+
+    use super::*;
+
+    #[test]
+    fn who_takes_a_little_is_waited_for_anew() {
+        let (theirs, mut ours) = duplex(10);
+        let client = Client::new(Box::new(split(theirs).1), "client", 1000);
+        let patience = Duration::from_millis(50);
+        let limits = Limits { patience, ..Limits::default() };
+        let cx = &mut Context::from_waker(Waker::noop());
+        client.outbox.borrow_mut().lines().extend([b'x'; 900]);
+        client.write();
+        std::thread::sleep(patience);
+        assert!(Pin::new(&mut ours).poll_read(cx, &mut ReadBuf::new(&mut [0; 10])).is_ready());
+        let taken = Instant::now();
+        client.write();
+        client.tick(taken + patience * 9 / 10, &limits);
+        assert!(client.is_held());
+        client.tick(Instant::now() + patience, &limits);
+        assert!(!client.is_held());
+    }
+}
