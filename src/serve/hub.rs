@@ -18,6 +18,7 @@ use super::config::StreamConfig;
 use super::keeper::{Keeper, Reply};
 use super::load::Load;
 use super::subscriber::{Subscribers, Subscription};
+use super::ticks::Ticks;
 use super::token::Tokens;
 use super::{Limits, Serve, TICK};
 use crate::engine::{Begin, Engine, Feed, Outlet, Port, Resumed, Turn};
@@ -352,13 +353,12 @@ impl Hub {
     /// When a step fails.
     pub async fn drive(&self, mut engine: Engine) -> Result<()> {
         let mut writer = AnswerWriter { hub: self, touched: Vec::new() };
-        let mut next = tokio::time::Instant::now();
+        let mut ticks = Ticks::new(self.limits.tick);
         loop {
             self.bell.notified().await;
             if !self.limits.tick.is_zero() && !self.is_stopping() {
                 // What ends the server ends the pause.
-                let _ = timeout_at(next, self.stopped.notified()).await;
-                next = tokio::time::Instant::now() + self.limits.tick;
+                ticks.wait(self.stopped.notified()).await;
             }
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.

@@ -24,6 +24,7 @@ mod sockets;
 mod stages;
 mod strangers;
 mod subscriber;
+mod ticks;
 mod token;
 mod udp;
 mod unix;
