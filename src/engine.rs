@@ -222,6 +222,7 @@ pub struct Engine {
     closed: bool,
     bell: Receiver<()>,
     brought: Vec<SlotFrames>,
+    /// By slots, ascending.
     ended: Vec<(usize, StreamEnd)>,
     records: Records,
     meters: EngineMeters,
@@ -383,7 +384,7 @@ impl Engine {
     fn deliver(&mut self, outlet: &mut dyn Outlet) -> ControlFlow<()> {
         for (slot, record, logits) in self.records.iter(self.session.n_classes()) {
             if let Some(stream) = &self.slots[slot] {
-                let ending = self.ended.iter().any(|(ended, _)| *ended == slot);
+                let ending = self.ended.binary_search_by_key(&slot, |(ended, _)| *ended).is_ok();
                 outlet.record(&stream.stream, record, logits, ending);
             }
         }

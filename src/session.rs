@@ -18,6 +18,9 @@ use crate::nn::{Network, PlannedStep, State, Trace};
 use crate::prediction::{Losses, Prediction, Record, Records, Summary, Totals, Verdict};
 use crate::window::{WindowConfig, gap_windows};
 
+/// Most streams that people may ask for at once; a large network's state may set a lower limit.
+pub const MAX_STREAMS: u16 = 16_384;
+
 /// How voltages become answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

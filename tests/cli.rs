@@ -297,6 +297,7 @@ fn bad_use_and_bad_files_have_their_codes_and_say_what_to_do() {
     for (arguments, code, part) in [
         (&["replay"][..], 2, "required"),
         (&["serve", "--port", "0", "--header-timeout", "0s"], 2, "--header-timeout"),
+        (&["serve", "--port", "0", "--max-streams", "16385"], 2, "1..=16384"),
         (&["replay", "no-such.aedat4"], 2, "no-such.aedat4: "),
         (&["replay", "fixtures"], 2, "directory"),
         (&["replay", "--model", "no-such.safetensors", DECK], 3, "no-such.safetensors"),

@@ -1,6 +1,7 @@
 //! Who is let in, under which name, and how connections end: real sockets, a real server.
 
 mod server;
+mod skip;
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,10 +12,12 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::libc::linger;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use server::events::DECK;
 use server::{PATIENCE, PROGRAM, Server, nameless, records, replay, rest_of};
+use skip::skip;
 
 /// A server whose standard error is heard.
 fn plain(flags: &[&str], listeners: usize) -> Server {
@@ -115,6 +118,41 @@ fn as_many_files_may_be_open_as_connections() {
     let others: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
     assert_eq!(nameless(&server.say(&deck())), replayed());
     drop(others);
+    server.end();
+}
+
+#[test]
+fn thousands_of_streams_are_served_at_once() {
+    const N: usize = 10_000;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let n = N.min(hard.saturating_sub(1000).max(1) as usize);
+    if n < N {
+        skip(&format!("{hard} files may be open: {n} streams instead of {N}"));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let slots = n.to_string();
+    let flags = ["--unix", path.to_str().unwrap(), "--max-streams", &slots, "--tick", "1ms"];
+    let server = plain(&flags, 1);
+    let clients = std::iter::repeat_with(|| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"#!AER-DAT2.0\r\n").unwrap();
+        client.write_all(&events(0, 20)).unwrap();
+        client
+    });
+    let clients: Vec<UnixStream> = clients.take(n).collect();
+    // The last one is answered, so all have a slot, and none has ended.
+    let mut first = String::new();
+    let mut last = BufReader::new(&clients[n - 1]);
+    last.read_line(&mut first).unwrap();
+    clients.iter().for_each(|client| client.shutdown(Shutdown::Write).unwrap());
+    let expected = nameless(&(first + &rest_of(last)));
+    assert_eq!(expected.lines().count(), 3 + 2, "{expected}");
+    for client in &clients[..n - 1] {
+        assert_eq!(nameless(&rest_of(client)), expected);
+    }
     server.end();
 }
 

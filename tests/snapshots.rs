@@ -588,7 +588,7 @@ fn old_files_go_though_none_is_written_from_time_to_time() {
 fn a_full_folder_is_looked_at_again_before_a_state_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let others: Vec<_> =
-        (0..4096).map(|n| folder.path().join(format!("other-{n}.dvs-state"))).collect();
+        (0..16_384).map(|n| folder.path().join(format!("other-{n}.dvs-state"))).collect();
     others.iter().for_each(|path| std::fs::write(path, "another's").unwrap());
     let server = start(folder.path(), &[]);
     let bytes = recording(&events(5)[..400]);
@@ -598,7 +598,7 @@ fn a_full_folder_is_looked_at_again_before_a_state_is_refused() {
     server.say("cam", &bytes);
     server.written(2);
     assert_eq!(files(folder.path()), ["cam.dvs-state"]);
-    assert!(server.end().contains("4096 others are kept already"));
+    assert!(server.end().contains("16384 others are kept already"));
 }
 
 #[test]

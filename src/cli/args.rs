@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::codec::{self, DecoderOptions, Format, MAX_PACKET_BYTES};
@@ -11,6 +12,7 @@ use crate::model::{Card, MAX_WINDOW_US};
 use crate::nn::DeviceChoice;
 pub use crate::quantity::parse_time;
 use crate::quantity::{check_share, format_time_us};
+use crate::session::MAX_STREAMS;
 use crate::view::{Crop, Orient, PolarityBit, ViewSpec};
 
 /// Which model.
@@ -247,6 +249,11 @@ fn parse_crop(text: &str) -> Result<CropArg, String> {
 /// A number from 0 to 1.
 pub fn parse_share(text: &str) -> Result<f32, String> {
     check_share(text.parse().unwrap_or(f32::NAN))
+}
+
+/// Streams at once.
+pub fn streams() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(MAX_STREAMS))
 }
 
 /// `max`, or sensor seconds a second.

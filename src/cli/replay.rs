@@ -43,8 +43,8 @@ pub struct ReplayArgs {
     /// Passes over each recording; each restarts the network, all are one stream
     #[arg(long = "loop", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
-    /// Recordings at once, in one batch
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    /// Recordings at once, in one batch, at most 16384; each takes a thread and an open file
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = args::streams())]
     slots: u16,
     /// Start so long after the first event
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]

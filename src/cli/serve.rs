@@ -109,8 +109,8 @@ impl StateArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Streams at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    /// Streams at once, at most 16384; each takes an open file, and memory once it comes
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = args::streams())]
     max_streams: u16,
     /// What becomes of windows that come faster than they are stepped: wait (and so does the sender),
     /// drop-newest or skip-to-newest; for TCP and UNIX clients, or with tcp=, unix=, udp= or dv=

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ingest::Reading;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -70,9 +70,9 @@ pub fn run(
     let (next, worst) = (AtomicUsize::new(0), AtomicU8::new(0));
     let ended = AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
-        for _ in 0..replay.n_slots.min(replay.files.len()) {
+        for n in 0..replay.n_slots.min(replay.files.len()) {
             let (port, next, worst, ended) = (port.clone(), &next, &worst, &ended);
-            scope.spawn(move || {
+            let read = move || {
                 while let Some(path) = replay.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let player = Player { path, replay, progress, stop, ended };
                     worst.fetch_max(player.play(&port), Ordering::Relaxed);
@@ -80,7 +80,16 @@ pub fn run(
                         break;
                     }
                 }
-            });
+            };
+            if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, read) {
+                let what = format!("only {n} recordings are read at once: no more threads");
+                if n == 0 {
+                    return Err(Error::Io { what, source });
+                }
+                // Those that are there take the rest.
+                progress.note(&format!("warning: {what}: {source}"));
+                break;
+            }
         }
         drop(port);
         let ran = engine.run(&mut printer).map(|()| engine.into_session());

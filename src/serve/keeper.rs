@@ -20,7 +20,7 @@ use super::snapshot::{MAX_SNAPSHOT_BYTES, Settings, Snapshot};
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, IngestState, Reading};
 use crate::nn::Network;
-use crate::session::{Rules, Session, SlotState};
+use crate::session::{MAX_STREAMS, Rules, Session, SlotState};
 use crate::source::read_bounded;
 use crate::store;
 use crate::telemetry::{SnapshotMeters, SnapshotResult};
@@ -28,7 +28,7 @@ use crate::telemetry::{SnapshotMeters, SnapshotResult};
 /// What follows the stream's name in a file's name.
 const EXTENSION: &str = "dvs-state";
 /// Most streams whose states are kept.
-const MAX_FILES: usize = 4096;
+const MAX_FILES: usize = MAX_STREAMS as usize;
 /// How often files that are too old are looked for, unless states last less long.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY_AT_LEAST: Duration = Duration::from_secs(1);

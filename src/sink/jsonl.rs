@@ -81,8 +81,8 @@ impl JsonLines {
     }
 }
 
-/// Most names that are kept.
-const MAX_NAMES: usize = 4096;
+/// Most names that are kept: those of all streams that may be open, and of some that are gone.
+const MAX_NAMES: usize = 32_768;
 
 impl Sink for JsonLines {
     fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], out: &mut Vec<u8>) {
