@@ -1,17 +1,24 @@
 //! The shipped network (2450 → 100 → 4) on a device, wall time, upload and download included: one
-//! step of many streams, many windows of one, a minute of ticks in real time, and epochs of training.
+//! step of many streams, many windows of one, the engine in real time, and epochs of training.
 //!
-//! `cargo bench --features cuda --bench gpu [-- DEVICE [SECONDS]]`, by default cuda and 60. Frames of
+//! `cargo bench --features cuda --bench gpu [-- DEVICE [SECONDS [STREAMS]]]`, by default cuda, 60 and
+//! 10000. DEVICE is cpu, cuda or cuda:N, or kernels: the CPU in a GPU's place (feature `kernel-host`).
+//! With fewer STREAMS it is a trial that it works: all is done, with less of everything. Frames of
 //! streams are synthetic: 100 active inputs each; so are the recordings that are trained on.
 
+#[path = "gpu/live.rs"]
+mod live;
 mod pips;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dvs_stream::dataset::Sample;
 use dvs_stream::frame::{Frames, SlotFrames, Window};
 use dvs_stream::model::Model;
+#[cfg(feature = "kernel-host")]
+use dvs_stream::nn::KernelOnHost;
 use dvs_stream::nn::{Device, DeviceChoice, Network, PlannedStep, State};
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
@@ -23,13 +30,31 @@ const ACTIVE: u32 = 100;
 const TICK: Duration = Duration::from_millis(1);
 const MODEL: &[u8] = include_bytes!("../models/poker.safetensors");
 
+/// Streams beyond which no more are tried.
+const MOST: usize = 1 << 18;
+
+/// How much of everything.
+struct Trial {
+    seconds: u64,
+    streams: usize,
+}
+
+impl Trial {
+    const FULL: usize = 10_000;
+
+    /// Fewer where it is only to be seen that it works.
+    fn few(&self, n: usize) -> usize {
+        if self.streams < Self::FULL { n.min(3) } else { n }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let device = arguments.first().map_or("cuda", String::as_str);
-    let seconds = arguments.get(1).and_then(|text| text.parse().ok()).unwrap_or(60);
-    let opened = device.parse::<DeviceChoice>().map_err(|error| format!("{device}: {error}"));
-    let opened = opened.and_then(|choice| choice.open().map_err(|error| error.to_string()));
-    let opened = match opened {
+    let number = |k: usize| arguments.get(k).and_then(|text| text.parse().ok());
+    let seconds = number(1).unwrap_or(60);
+    let trial = Trial { seconds, streams: number(2).map_or(Trial::FULL, |n| n as usize).max(1) };
+    let opened = match open(device) {
         Ok(opened) => opened,
         Err(error) => {
             eprintln!("not measured: {error}");
@@ -37,18 +62,38 @@ fn main() -> ExitCode {
         }
     };
     println!("device {device}, {ACTIVE} active inputs a window\n");
-    streams(&opened, seconds);
+    streams(&opened, &trial);
     println!("\ntraining, {} threads\n", threads());
     println!(
         "{:>10} {:>8} {:>8} {:>14} {:>10}",
         "recordings", "batch", "hidden", "ms an epoch", "least"
     );
-    for (per_class, batch, hidden, n) in
-        [(12, 32, 100, 50), (250, 256, 100, 10), (250, 256, 500, 5)]
-    {
+    let rows = [(12, 32, 100, 50), (250, 256, 100, 10), (250, 256, 500, 5)];
+    for (per_class, batch, hidden, n) in rows {
+        let (per_class, n) = (trial.few(per_class), trial.few(n));
         epochs(&opened, per_class, Recipe { batch, hidden: vec![hidden], ..Recipe::tutorial() }, n);
     }
     ExitCode::SUCCESS
+}
+
+fn open(device: &str) -> Result<Device, String> {
+    #[cfg(feature = "kernel-host")]
+    if device == "kernels" {
+        let (shared_bytes, blocks, launch_words) = (227 << 10, 4, 1 << 20);
+        return Ok(Device::kernels_on_host(KernelOnHost {
+            reversed: false,
+            shared_bytes,
+            blocks,
+            launch_words,
+        }));
+    }
+    let choice = device.parse::<DeviceChoice>().map_err(|error| format!("{device}: {error}"))?;
+    choice.open().map_err(|error| error.to_string())
+}
+
+/// Threads that feed streams while one steps them.
+fn feeders() -> usize {
+    threads().saturating_sub(1).clamp(1, 8)
 }
 
 fn threads() -> usize {
@@ -74,7 +119,7 @@ fn epochs(device: &Device, per_class: usize, recipe: Recipe, n: usize) {
     println!("{:>10} {batch:>8} {hidden:>8} {median:>14.2} {least:>10.2}", samples.len());
 }
 
-fn streams(device: &Device, seconds: u64) {
+fn streams(device: &Device, trial: &Trial) {
     let model = Model::from_bytes(MODEL).expect("the shipped model");
     let network = model.network.on(device).expect("a network on the device");
     println!(
@@ -84,7 +129,8 @@ fn streams(device: &Device, seconds: u64) {
     for (streams, windows, calls) in
         [(1, 1, 2000), (100, 1, 2000), (1000, 1, 1000), (10_000, 1, 300), (1, 1000, 50)]
     {
-        let mut streams = Streams::new(&network, streams, windows);
+        let mut streams = Streams::new(&network, streams.min(trial.streams), windows);
+        let calls = trial.few(calls);
         let mut times: Vec<_> = (0..calls + 20).map(|_| streams.step()).skip(20).collect();
         times.sort();
         let micros = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
@@ -92,41 +138,42 @@ fn streams(device: &Device, seconds: u64) {
         let per_window = median / (n * windows) as f64;
         println!("{n:>8} {windows:>8} {median:>12.1} {:>12.1} {per_window:>14.3}", micros(99));
     }
+    let (streams, seconds) = (trial.streams, trial.seconds);
     println!(
-        "\nticks of 1 ms, {seconds} s each; a tick is late when its step ends after the next began"
+        "\nticks of 1 ms, in which the engine steps a window of each stream and tells its records, by {} \
+         feeding threads; a tick is late when it ends after the next began",
+        feeders()
     );
-    println!("{:>8} {:>12} {:>12} {:>8}", "streams", "median µs", "p99 µs", "late");
-    let mut streams = 10_000;
-    // Up while a millisecond holds them, down while it does not.
-    let mut held = None;
-    for _ in 0..5 {
-        let holds = tick(&mut Streams::new(&network, streams, 1), seconds);
-        let more = streams + streams / 2;
-        match (holds, held) {
-            (true, None | Some(true)) => streams = more,
-            (false, None | Some(false)) => streams /= 2,
-            _ => break,
-        }
-        held = Some(holds);
+    println!(
+        "{:>8} {:>8} {:>12} {:>12} {:>8} {:>14}",
+        "streams", "seconds", "median µs", "p99 µs", "late", "windows a tick"
+    );
+    let network = Arc::new(network);
+    let holds = |streams, seconds| live::tick(&network, &model, streams, seconds);
+    // Whoever is held longest is looked for in short runs, and held as long as the others after that.
+    let (first, short) = (holds(streams, seconds), (seconds / 6).max(1));
+    let (mut held, mut missed) = if first { (streams, None) } else { (0, Some(streams)) };
+    loop {
+        let next = match missed {
+            None if held >= MOST => break,
+            None => held * 2,
+            Some(missed) if missed - held <= (held / 20).max(1) => break,
+            Some(missed) => held.midpoint(missed),
+        };
+        if holds(next, short) { held = next } else { missed = Some(next) }
     }
+    while held > 0 && !holds(held, seconds) {
+        held -= (held / 20).max(1);
+    }
+    println!("the most streams that 1 ms holds: {held}");
 }
 
-/// Steps all streams once a tick; says whether 99 of 100 ticks end in time.
-fn tick(streams: &mut Streams<'_>, seconds: u64) -> bool {
-    (0..20).for_each(|_| _ = streams.step());
-    let (begun, n) = (Instant::now(), seconds * 1000);
-    let (mut late, mut times) = (0, Vec::with_capacity(n as usize));
-    for k in 0..n as u32 {
-        while begun.elapsed() < TICK * k {
-            std::hint::spin_loop();
-        }
-        times.push(streams.step());
-        late += u64::from(begun.elapsed() > TICK * (k + 1));
-    }
-    times.sort();
-    let micros = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
-    println!("{:>8} {:>12.1} {:>12.1} {late:>8}", streams.slots.len(), micros(50), micros(99));
-    late * 100 <= n
+/// A window's active inputs, one in each span of `apart` addresses, and their counts.
+fn active(random: &mut ChaCha8Rng, apart: u32) -> impl Iterator<Item = (u32, u16)> {
+    (0..ACTIVE).map(move |k| {
+        let count = 1 + u16::from(random.random_ratio(1, 4));
+        (k * apart + random.random_range(0..apart), count)
+    })
 }
 
 struct Streams<'a> {
@@ -144,10 +191,7 @@ impl<'a> Streams<'a> {
         let frames = |slot| {
             let mut frames = Frames::default();
             for _ in 0..windows {
-                for k in 0..ACTIVE {
-                    let count = 1 + u16::from(random.random_ratio(1, 4));
-                    frames.add(k * apart + random.random_range(0..apart), count);
-                }
+                active(&mut random, apart).for_each(|(address, count)| frames.add(address, count));
                 frames.close(Window::default());
             }
             SlotFrames { slot, frames }
