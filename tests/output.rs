@@ -209,3 +209,53 @@ fn a_standard_output_that_takes_nothing_is_no_panic() {
         assert!(told.contains("cannot write the results"), "{arguments:?}: {told}");
     }
 }
+
+/// What is told there is lost, the results are not.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_takes_nothing_takes_no_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (table, deck, pips, model) =
+        (at("deck.csv"), at("made.aedat4"), at("pips"), at("m.safetensors"));
+    check(&["synth", "--out", &pips, "--per-class", "1"], 0);
+    let cut = at("cut.aedat4");
+    std::fs::write(&cut, &std::fs::read(DECK).unwrap()[..60_000]).unwrap();
+    for arguments in [
+        &["replay", "-v", "--readout", "last", "--output", "jsonl", DECK][..],
+        &["replay", &cut],
+        &["replay", "no-such.aedat4"],
+        &["convert", DECK, &table],
+        &["synth", "--out", &deck, "--deck", "1"],
+        &["info", &cut],
+        &["info", "--devices"],
+        &["eval", "--readout", "last", DECK],
+        &["train", &pips, "--out", &model, "--epochs", "1", "--hidden", "4"],
+        &["frobnicate"],
+    ] {
+        let told = run(arguments);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        for taker in [Stdio::from(full), Stdio::from(closed)] {
+            let output = program(arguments).stderr(taker).output().unwrap();
+            assert_eq!(output.status, told.status, "{arguments:?}");
+            assert_eq!(output.stdout, told.stdout, "{arguments:?}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_no_text_is_trained_into() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let pips = folder.path().join("pips");
+    let pips = pips.to_str().unwrap();
+    check(&["synth", "--out", pips, "--per-class", "1"], 0);
+    let out = folder.path().join(std::ffi::OsStr::from_bytes(b"m\xFF.safetensors"));
+    let mut train = program(&["train", pips, "--epochs", "1", "--hidden", "4", "--out"]);
+    let output = train.arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(out.is_file());
+}

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, FormatName, OrientArg, parse_format, parse_size};
-use super::{Common, interruption, is_same_file};
+use super::{Common, interruption, is_same_file, tell};
 use crate::codec::{Compression, EncoderOptions, FORMATS, Format, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
@@ -124,7 +124,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let converted = match convert(&args.input, &args.out, &how, &stop) {
         Err(error @ Error::Stopped) => {
             if !common.quiet {
-                eprintln!("note: interrupted before the first event: nothing was written");
+                tell("note: interrupted before the first event: nothing was written");
             }
             return Ok(ExitCode::from(error.exit_code()));
         }
@@ -132,30 +132,35 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     };
     let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
-        eprintln!("{output}: {events} events as {}", to.title);
+        tell(format_args!("{output}: {events} events as {}", to.title));
         let malformed = converted.tally.malformed;
         if malformed > 0 {
-            eprintln!("warning: {} events of impossible times were dropped", grouped(malformed));
+            tell(format_args!(
+                "warning: {} events of impossible times were dropped",
+                grouped(malformed)
+            ));
         }
         if let Some(told) = converted.tally.told() {
-            eprintln!("note: {}: {told}", args.input.display());
+            tell(format_args!("note: {}: {told}", args.input.display()));
         }
         if converted.untold_order {
-            eprintln!(
+            tell(format_args!(
                 "note: {}: its pixels stand in the chip's order, which {} does not tell: --orient \
                  upright turns them",
                 args.input.display(),
                 to.title
-            );
+            ));
         }
     }
     let Some(ended) = converted.ended else { return Ok(ExitCode::SUCCESS) };
     match &ended {
         Error::Stopped if common.quiet => (),
-        Error::Stopped => eprintln!("note: interrupted after {events} events, which were written"),
+        Error::Stopped => {
+            tell(format_args!("note: interrupted after {events} events, which were written"))
+        }
         damage => {
             let input = args.input.display();
-            eprintln!("error: {input}: {damage}; {events} events before it were written");
+            tell(format_args!("error: {input}: {damage}; {events} events before it were written"));
         }
     }
     Ok(ExitCode::from(ended.exit_code()))

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, truth_beside};
-use super::{Common, open_model, print, scores, settled};
+use super::{Common, open_model, print, scores, settled, tell};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
 use crate::eval::{self, Deck, DeckScore};
@@ -84,10 +84,10 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let part = (&split, args.split.by_time(), args.split.fold.as_deref(), args.seed);
     let evaluated = eval::folder(&model, rules, &args.data, &loading, part)?;
     for note in evaluated.dataset.notes.iter().filter(|_| !common.quiet) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     for fault in &evaluated.dataset.faults {
-        eprintln!("error: {fault}");
+        tell(format_args!("error: {fault}"));
     }
     let of = if split == Split::All { "scored" } else { "kept out" };
     let each = evaluated.places.iter().zip(&evaluated.readings).map(|(k, reading)| {
@@ -156,7 +156,7 @@ fn score_deck(
     }
     let Deck { score, losses, damage } = eval::deck(model, rules, &args.data, &truth, loading)?;
     for note in lost(losses).iter().filter(|_| !common.quiet) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     let text = if is_text { deck_as_text(&score) } else { scores::deck_as_json(&score)? + "\n" };
     let code = print(text.as_bytes(), 0)?;

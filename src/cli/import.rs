@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::Common;
 use super::args::{parse_size, parse_time, parse_window};
+use super::{Common, tell};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
@@ -99,9 +99,9 @@ pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
     store::replace(&args.out, &bytes)?;
     if !common.quiet {
         if !unused.is_empty() {
-            eprintln!("note: not used: {}", unused.join(", "));
+            tell(format_args!("note: not used: {}", unused.join(", ")));
         }
-        eprintln!("{}: a model of {} classes", args.out.display(), args.labels.len());
+        tell(format_args!("{}: a model of {} classes", args.out.display(), args.labels.len()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{DecoderArgs, view_as_flags};
-use super::{Common, print, read_model};
+use super::{Common, print, read_model, tell};
 use crate::error::grouped;
 use crate::info::{RecordingInfo, is_model, recording, weights};
 use crate::model::{Card, Model};
@@ -55,7 +55,7 @@ pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
 fn tell_devices(common: &Common, is_text: bool) -> String {
     let (found, why) = devices();
     for why in why.iter().filter(|_| !common.quiet) {
-        eprintln!("note: no GPU: {why}");
+        tell(format_args!("note: no GPU: {why}"));
     }
     let line = |Found { name, description }| {
         if is_text {
@@ -83,7 +83,7 @@ fn tell_recording(path: &Path, args: &InfoArgs, is_text: bool) -> anyhow::Result
         }
     };
     let Err(error) = read else { return Ok((text, 0)) };
-    eprintln!("error: {}: {error}", path.display());
+    tell(format_args!("error: {}: {error}", path.display()));
     Ok((text, error.exit_code()))
 }
 
@@ -142,7 +142,7 @@ fn tell_model(path: &Path, is_text: bool) -> anyhow::Result<(String, u8)> {
     let model = match read_model(path).and_then(opened) {
         Ok(model) => model,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             return Ok((String::new(), error.exit_code()));
         }
     };

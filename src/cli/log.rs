@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
-use super::Common;
+use super::{Common, tell};
 use crate::error::printable;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,8 @@ pub fn start(format: LogFormat, common: &Common) {
         (false, _) => LevelFilter::DEBUG,
     };
     let log = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // It would complain on standard error of a standard error that takes nothing.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -32,7 +34,7 @@ pub fn start(format: LogFormat, common: &Common) {
 pub fn warn(format: LogFormat, what: &str, common: &Common) {
     match format {
         LogFormat::Json => tracing::warn!("{what}"),
-        LogFormat::Text if !common.quiet => eprintln!("warning: {}", printable(what)),
+        LogFormat::Text if !common.quiet => tell(format_args!("warning: {}", printable(what))),
         LogFormat::Text => (),
     }
 }

@@ -18,6 +18,7 @@ mod synth;
 mod train;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -183,8 +184,13 @@ pub fn main() -> ExitCode {
 /// what is no [`Error`] is wrong use.
 fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
     let between = if common.verbose > 0 { "\n  because: " } else { ": " };
-    eprintln!("error: {}", causes(error).join(between));
+    tell(format_args!("error: {}", causes(error).join(between)));
     ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
+}
+
+/// A line on standard error. Where that cannot be written, there is nowhere left to complain.
+fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Writes a command's results, all at once, and gives its exit code. That their reader has gone is
@@ -270,7 +276,7 @@ fn settled(
     }
     let model = Model { card, ..model };
     for line in told.iter().filter(|_| !common.quiet) {
-        eprintln!("note: {line}");
+        tell(format_args!("note: {line}"));
     }
     let rules = Rules { min_confidence: answers.min_confidence, ..Rules::of(&model) };
     Ok((model, view, rules))

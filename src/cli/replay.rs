@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::data::PartialArg;
-use super::{Common, check_new_file, interruption, is_same_file, open_model, settled};
+use super::{Common, check_new_file, interruption, is_same_file, open_model, settled, tell};
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
@@ -178,7 +178,7 @@ fn play(model: &crate::model::Model, replay: &Replay, common: &Common) -> anyhow
         let (seconds, events) = (begun.elapsed().as_secs_f64(), progress.events());
         let rate = events as f64 / seconds * 1e-6;
         let events = crate::error::grouped(events);
-        eprintln!("{events} events in {seconds:.3} s, {rate:.2} Mev/s");
+        tell(format_args!("{events} events in {seconds:.3} s, {rate:.2} Mev/s"));
     }
     let interrupted = stop.load(Ordering::Relaxed);
     Ok(if interrupted { 130 } else { worst })

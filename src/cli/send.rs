@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{DecoderArgs, Speed, parse_size, parse_speed};
 use super::convert::CompressionArg;
-use super::{Common, OutputArg, interruption};
+use super::{Common, OutputArg, interruption, tell};
 use crate::error::{Error, grouped};
 use crate::event::SensorSize;
 use crate::progress::Progress;
@@ -105,7 +105,7 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let done = send(&how, &mut sent, &mut std::io::stdout(), &progress, &stop);
     progress.clear();
     if common.verbose > 0 || (std::io::stderr().is_terminal() && !common.quiet) {
-        eprintln!("{}", report(args, &sent, begun.elapsed().as_secs_f64()));
+        tell(report(args, &sent, begun.elapsed().as_secs_f64()));
     }
     match done {
         Ok(()) | Err(Error::Stopped) if stop.load(Ordering::Relaxed) => Ok(ExitCode::from(130)),

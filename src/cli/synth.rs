@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use super::Common;
 use super::args::{FormatName, parse_format, parse_time};
 use super::convert::{CompressionArg, check_out, compression};
 use super::data::truth_beside;
+use super::{Common, tell};
 use crate::codec::{EncoderOptions, Format, for_writing};
 use crate::error::Error;
 use crate::event::Event;
@@ -128,7 +128,11 @@ fn make_deck(
     store::replace(&side_path, side.as_bytes())?;
     if !common.quiet {
         let (out, n) = (args.out.display(), truth.len());
-        eprintln!("{out}: {n} pips, {} events; truth in {}", events.len(), side_path.display());
+        tell(format_args!(
+            "{out}: {n} pips, {} events; truth in {}",
+            events.len(),
+            side_path.display()
+        ));
     }
     Ok(())
 }
@@ -161,7 +165,7 @@ fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyh
         }
     }
     if !common.quiet {
-        eprintln!("{}: {} recordings of each class", args.out.display(), args.per_class);
+        tell(format_args!("{}: {} recordings of each class", args.out.display(), args.per_class));
     }
     Ok(())
 }

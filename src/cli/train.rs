@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
-use super::{Common, check_new_file, interruption, print, scores};
+use super::{Common, check_new_file, interruption, print, scores, tell};
 use crate::augment::Augmentations;
 use crate::error::Error;
 use crate::event::SensorSize;
@@ -249,9 +249,9 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
             finish(args, common, is_text, outcome, (seconds, log_failed), reported)
         }
         Err(Error::Stopped) => {
-            eprintln!(
+            tell(
                 "interrupted before the model's training began, which leaves nothing to go on from: \
-                 no model was written, and one that was there stays"
+                 no model was written, and one that was there stays",
             );
             print(folds_so_far(args, is_text, &teller.folds)?.as_bytes(), 130)
         }
@@ -276,7 +276,8 @@ fn folds_so_far(
 
 /// The command as it was typed, without the place of the program.
 fn command_line() -> String {
-    let words = std::env::args().skip(1).map(|word| {
+    let words = std::env::args_os().skip(1).map(|word| {
+        let word = word.to_string_lossy().into_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+".contains(c);
         let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
         if !word.is_empty() && word.chars().all(plain) { word } else { quoted() }
@@ -375,9 +376,12 @@ fn finish(
             String::new()
         };
         let plural = if epochs == 1 { "" } else { "s" };
-        eprintln!("{}: {epochs} epoch{plural} in {seconds:.2} s{optimistic}", args.out.display());
+        tell(format_args!(
+            "{}: {epochs} epoch{plural} in {seconds:.2} s{optimistic}",
+            args.out.display()
+        ));
         if reported.is_ok() {
-            eprintln!("{}: the report", args.report_folder().join("index.html").display());
+            tell(format_args!("{}: the report", args.report_folder().join("index.html").display()));
         }
         if trained.interrupted {
             let what = match args.keep {
@@ -386,7 +390,7 @@ fn finish(
             };
             let resume =
                 if outcome.unsaved.is_none() { "; --resume goes on where it stopped" } else { "" };
-            eprintln!("interrupted: the model is that {what}{resume}");
+            tell(format_args!("interrupted: the model is that {what}{resume}"));
         }
     }
     reported?;
