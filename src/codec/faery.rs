@@ -6,7 +6,7 @@
 
 use super::clock::Unwrap32;
 use super::datagram::DatagramFormat;
-use super::records::{Layout, RecordDecoder, RecordEncoder};
+use super::records::{Layout, RecordDecoder, RecordEncoder, plausible};
 use super::{Format, Match};
 use crate::event::{Event, Polarity};
 
@@ -14,9 +14,9 @@ use crate::event::{Event, Polarity};
 pub const T64: Format = Format {
     name: T64Layout::NAME,
     title: "faery t64_x16_y16_on8 (13 bytes an event)",
-    extensions: &[],
+    extensions: &["faery-t64"],
     probe: |_| Match::No,
-    plausible: |_| false,
+    plausible: |bytes| plausible::<T64Layout, 13>(bytes),
     decoder: |_| Box::new(RecordDecoder::<T64Layout, 13>::stream()),
     encoder: Some(|_| Box::new(RecordEncoder::<T64Layout, 13>::new())),
     compressed: false,
@@ -27,9 +27,9 @@ pub const T64: Format = Format {
 pub const T32: Format = Format {
     name: T32Layout::NAME,
     title: "faery t32_x16_y15_on1 (8 bytes an event)",
-    extensions: &[],
+    extensions: &["faery-t32"],
     probe: |_| Match::No,
-    plausible: |_| false,
+    plausible: |bytes| plausible::<T32Layout, 8>(bytes),
     decoder: |_| Box::new(RecordDecoder::<T32Layout, 8>::stream()),
     encoder: Some(|_| Box::new(RecordEncoder::<T32Layout, 8>::new())),
     compressed: false,
@@ -57,6 +57,7 @@ struct T64Layout;
 impl Layout<13> for T64Layout {
     const NAME: &'static str = "faery-t64";
     const BOUNDS: &'static str = "times go to 2^63 - 1 µs";
+    const KEEPS_32_BITS: bool = false;
 
     #[inline]
     fn event(bytes: &[u8; 13], _: &mut Unwrap32) -> Option<Event> {
@@ -85,6 +86,7 @@ struct T32Layout;
 impl Layout<8> for T32Layout {
     const NAME: &'static str = "faery-t32";
     const BOUNDS: &'static str = "y goes to 16383";
+    const KEEPS_32_BITS: bool = true;
 
     #[inline]
     fn event(bytes: &[u8; 8], clock: &mut Unwrap32) -> Option<Event> {

@@ -15,12 +15,20 @@ pub(super) trait Layout<const N: usize>: Send + 'static {
     const NAME: &'static str;
     /// What an event must fit, for the error of one that does not.
     const BOUNDS: &'static str;
+    /// Whether of a time only the low 32 bits are kept.
+    const KEEPS_32_BITS: bool;
 
     /// The event, or `None` where the bytes cannot be one.
     fn event(bytes: &[u8; N], clock: &mut Unwrap32) -> Option<Event>;
 
     /// The bytes, or `None` where the event does not fit.
     fn bytes(event: &Event) -> Option<[u8; N]>;
+}
+
+/// Whether the first bytes of a stream could be events.
+pub(super) fn plausible<L: Layout<N>, const N: usize>(bytes: &[u8]) -> bool {
+    let mut clock = Unwrap32::new();
+    bytes.as_chunks::<N>().0.iter().all(|record| L::event(record, &mut clock).is_some())
 }
 
 /// Decoder of a layout.
@@ -103,11 +111,14 @@ impl<L: Layout<N>, const N: usize> Decoder for RecordDecoder<L, N> {
 }
 
 /// Encoder of a layout, for streams and for datagrams.
-pub(super) struct RecordEncoder<L, const N: usize>(std::marker::PhantomData<fn() -> L>);
+pub(super) struct RecordEncoder<L, const N: usize> {
+    layout: std::marker::PhantomData<fn() -> L>,
+    clock: Unwrap32,
+}
 
 impl<L: Layout<N>, const N: usize> RecordEncoder<L, N> {
     pub(super) fn new() -> Self {
-        RecordEncoder(std::marker::PhantomData)
+        RecordEncoder { layout: std::marker::PhantomData, clock: Unwrap32::new() }
     }
 
     fn append(events: &[Event], out: &mut Vec<u8>) -> Result<()> {
@@ -122,6 +133,9 @@ impl<L: Layout<N>, const N: usize> RecordEncoder<L, N> {
 
 impl<L: Layout<N>, const N: usize> Encoder for RecordEncoder<L, N> {
     fn encode(&mut self, events: &[Event], out: &mut Vec<u8>) -> Result<()> {
+        if L::KEEPS_32_BITS {
+            check_times(&mut self.clock, events, L::NAME)?;
+        }
         Self::append(events, out)
     }
 
@@ -146,4 +160,18 @@ pub(super) fn does_not_fit(event: &Event, format: &str, bounds: &str) -> Error {
         event.x,
         event.y
     ))
+}
+
+/// Whether a reader, whose clock runs over as the one given, finds the times of a recording again of
+/// which only 32 bits are kept. Receivers of datagrams have no need to: theirs are times of now.
+pub(super) fn check_times(clock: &mut Unwrap32, events: &[Event], format: &str) -> Result<()> {
+    let Some(event) = events.iter().find(|event| clock.unwrap(event.t_us as u32) != event.t_us)
+    else {
+        return Ok(());
+    };
+    Err(Error::Unsupported(format!(
+        "the event at {} µs: {format} keeps 32 bits of time (71.6 minutes from 0): write AEDAT 4, or \
+         let the times start at 0 (convert --from-zero)",
+        grouped(event.t_us)
+    )))
 }

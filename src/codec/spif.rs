@@ -6,7 +6,7 @@
 use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, DatagramFormat};
-use super::records::does_not_fit;
+use super::records::{check_times, does_not_fit};
 use super::{Clock, Decoder, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
 use crate::error::{Error, Result};
 use crate::event::{Event, Polarity, Sensor};
@@ -15,9 +15,10 @@ use crate::event::{Event, Polarity, Sensor};
 pub const FORMAT: Format = Format {
     name: NAME,
     title: "SPIF (AEStream)",
-    extensions: &[],
+    extensions: &[NAME],
     probe: |_| Match::No,
-    plausible: |_| false,
+    // The first event of a recording has a time.
+    plausible: |bytes| bytes.get(3).is_none_or(|byte| byte >> 7 == 0),
     decoder: |_| Box::new(Spif::new(false)),
     encoder: Some(encoder),
     compressed: false,
@@ -29,7 +30,7 @@ pub const DATAGRAMS: DatagramFormat = DatagramFormat {
     name: FORMAT.name,
     title: FORMAT.title,
     decoder: |_| Box::new(Spif::new(true)),
-    encoder: |options| Box::new(Writer { timed: options.timed }),
+    encoder: |options| Box::new(Writer { timed: options.timed, clock: Unwrap32::new() }),
 };
 
 const NAME: &str = "spif";
@@ -39,7 +40,7 @@ const MAX_DATAGRAM_BYTES: usize = 512;
 const UNTIMED: u32 = 1 << 31;
 
 fn encoder(_: &EncoderOptions) -> Box<dyn Encoder> {
-    Box::new(Writer { timed: true })
+    Box::new(Writer { timed: true, clock: Unwrap32::new() })
 }
 
 struct Spif {
@@ -181,6 +182,7 @@ impl Decoder for Spif {
 
 struct Writer {
     timed: bool,
+    clock: Unwrap32,
 }
 
 impl Writer {
@@ -203,6 +205,7 @@ impl Writer {
 
 impl Encoder for Writer {
     fn encode(&mut self, events: &[Event], out: &mut Vec<u8>) -> Result<()> {
+        check_times(&mut self.clock, events, NAME)?;
         self.append(events, out)
     }
 

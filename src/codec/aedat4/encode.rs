@@ -3,6 +3,7 @@
 //! Packets of files are as long and laid out as dv-processing makes them. Never seeks: the header is
 //! written without the table's position, which a patch puts in at the end.
 
+use super::header::MAX_EXTENT;
 use super::table::{self, Row};
 use super::{MARK, PACKET_HEADER_BYTES, packet};
 use crate::codec::{Compression, Encoder, EncoderOptions, Patch};
@@ -80,6 +81,11 @@ impl Aedat4Encoder {
         let sensor = self.options.sensor.ok_or_else(|| {
             Error::Unsupported("an AEDAT 4 file names its sensor size: give --sensor WxH".into())
         })?;
+        if sensor.width.max(sensor.height) > MAX_EXTENT {
+            return Err(Error::Unsupported(format!(
+                "a sensor of {sensor} pixels does not fit AEDAT 4: it goes to {MAX_EXTENT}x{MAX_EXTENT}"
+            )));
+        }
         let (header, field_at) = header(sensor, self.options.compression);
         self.table_field_at = (self.mark.len() + field_at) as u64;
         self.n_written = (self.mark.len() + header.len()) as u64;

@@ -42,6 +42,9 @@ pub(super) enum Kind {
 /// Most streams that a header may declare.
 const MAX_STREAMS: usize = 256;
 
+/// Most rows and columns of a sensor, as coordinates are 16-bit signed.
+pub(super) const MAX_EXTENT: u16 = 1 << 15;
+
 /// Most letters of an identifier that are kept; the standard ones have four.
 const IDENTIFIER_CHARS: usize = 16;
 
@@ -236,13 +239,10 @@ fn kind(identifier: &str) -> Kind {
     }
 }
 
-/// Coordinates are 16-bit signed, so a sensor has at most 32768 rows and columns.
 fn extent(key: &str, value: &str) -> std::result::Result<u16, String> {
-    value
-        .parse::<u16>()
-        .ok()
-        .filter(|n| (1..=1 << 15).contains(n))
-        .ok_or_else(|| format!("its {key} is {:?}, not a number from 1 to 32768", printable(value)))
+    value.parse::<u16>().ok().filter(|n| (1..=MAX_EXTENT).contains(n)).ok_or_else(|| {
+        format!("its {key} is {:?}, not a number from 1 to {MAX_EXTENT}", printable(value))
+    })
 }
 
 fn printable(text: &str) -> String {
