@@ -34,6 +34,8 @@ pub struct Converted {
     pub tally: Tally,
     /// The pixels stand in an order that the output's format does not tell.
     pub untold_order: bool,
+    /// Events written that lie outside of the sensor's size, and that size.
+    pub outside: Option<(u64, SensorSize)>,
     /// Why the input ended early, if it did; the events before it were written. An interruption
     /// is [`Error::Stopped`].
     pub ended: Option<Error>,
@@ -60,7 +62,7 @@ pub fn convert(
     let mut turning: Option<Turning> = None;
     let mut writer: Option<Writer> = None;
     let (mut start_us, mut moved) = (None, Vec::new());
-    let mut events = 0;
+    let (mut events, mut n_outside) = (0, 0);
     let mut unwritten = None;
     let options = |size: Option<SensorSize>| {
         let sensor = how.encoder.sensor.or(size);
@@ -82,6 +84,10 @@ pub fn convert(
                 None => turning.insert(Turning::new(how, sensor)?),
             };
             turning.apply(&mut moved)?;
+            if let Some(size) = how.encoder.sensor.or(sensor.size) {
+                let outside = moved.iter().filter(|event| size.address(event).is_none());
+                n_outside += outside.count() as u64;
+            }
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => writer.insert(Writer::create(output, how.to, &options(sensor.size))?),
@@ -110,7 +116,9 @@ pub fn convert(
     }
     writer.finish()?;
     let untold_order = how.orient == Orient::Stored && is_mirrored(&facts.sensor) && !keeps_order;
-    Ok(Converted { events, tally: facts.tally, untold_order, ended })
+    let size = how.encoder.sensor.or(facts.sensor.size);
+    let outside = size.filter(|_| n_outside > 0).map(|size| (n_outside, size));
+    Ok(Converted { events, tally: facts.tally, untold_order, outside, ended })
 }
 
 fn is_mirrored(sensor: &Sensor) -> bool {

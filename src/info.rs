@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::event::{Event, Polarity, SensorSize};
 use crate::model::Card;
 use crate::recording::{Facts, read};
+use crate::source::is_stdin;
 
 /// What a recording is.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,7 +38,7 @@ pub struct RecordingInfo {
     /// What it holds besides good events.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Bytes of the file.
+    /// Bytes of the file; of what is no file, those that were read.
     pub bytes: u64,
 }
 
@@ -94,12 +95,13 @@ pub fn recording(
         Ok(())
     });
     let Facts { format, sensor, tally, bytes } = facts;
+    let file = std::fs::metadata(path).ok().filter(|file| file.is_file() && !is_stdin(path));
     let info = RecordingInfo {
         format: format.map(|format| format.name),
         title: format.map_or("unknown format", |format| format.title),
         sensor: sensor.size,
         tally,
-        bytes,
+        bytes: file.map_or(bytes, |file| file.len()),
         ..info
     };
     (info, result)

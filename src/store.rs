@@ -25,12 +25,24 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// A file that is being written, and takes an old one's place once it is complete. Dropped before,
 /// it leaves nothing. A link stays, and the file that it names is replaced; what is no file (a pipe, a
-/// device, whatever `/dev/stdout` stands for) is written through as it is.
+/// device) is written through as it is. To standard output, whatever it is, bytes are appended.
 pub struct Replacement {
     path: PathBuf,
     /// Where it is until then, and the file that it takes the place of.
     beside: Option<(PathBuf, PathBuf)>,
+    /// Where in what is written the first byte stands, if bytes can be written over.
+    start: Option<u64>,
     file: BufWriter<File>,
+}
+
+/// What a path stands for.
+enum Target {
+    /// A file, there already or not.
+    File(PathBuf),
+    /// No file, or another program's or an open one.
+    Other,
+    /// Standard output.
+    Stdout,
 }
 
 impl Replacement {
@@ -39,15 +51,19 @@ impl Replacement {
     /// # Errors
     /// As of every call: [`Error::Io`] names the file.
     pub fn create(path: &Path) -> Result<Self> {
-        let begun = replaceable(path).and_then(|replaced| match replaced {
-            None => Ok((None, File::create(path)?)),
-            Some(replaced) => {
+        let begun = target(path).and_then(|target| match target {
+            Target::Other => Ok((None, Some(0), File::create(path)?)),
+            Target::Stdout => {
+                let (start, file) = standard_output()?;
+                Ok((None, start, file))
+            }
+            Target::File(replaced) => {
                 let (beside, file) = create_beside(&replaced)?;
-                Ok((Some((beside, replaced)), file))
+                Ok((Some((beside, replaced)), Some(0), file))
             }
         });
-        let (beside, file) = begun.map_err(|source| failed(path, source))?;
-        Ok(Replacement { path: path.to_owned(), beside, file: BufWriter::new(file) })
+        let (beside, start, file) = begun.map_err(|source| failed(path, source))?;
+        Ok(Replacement { path: path.to_owned(), beside, start, file: BufWriter::new(file) })
     }
 
     /// Appends bytes.
@@ -55,13 +71,18 @@ impl Replacement {
         self.file.write_all(bytes).map_err(|source| failed(&self.path, source))
     }
 
-    /// Writes over bytes at an offset; nothing is appended after. What has no offsets, a pipe,
-    /// keeps the bytes that it got.
+    /// Writes over bytes at an offset. What has no offsets, a pipe, or is only appended to keeps the
+    /// bytes that it got.
     pub fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self.file.seek(SeekFrom::Start(offset)) {
-            Ok(_) => self.write(bytes),
+        let Some(start) = self.start else { return Ok(()) };
+        let patched = self.file.stream_position().and_then(|end| {
+            self.file.seek(SeekFrom::Start(start + offset))?;
+            self.file.write_all(bytes)?;
+            self.file.seek(SeekFrom::Start(end)).map(drop)
+        });
+        match patched {
             Err(error) if error.kind() == io::ErrorKind::NotSeekable => Ok(()),
-            Err(source) => Err(failed(&self.path, source)),
+            patched => patched.map_err(|source| failed(&self.path, source)),
         }
     }
 
@@ -89,13 +110,16 @@ impl Drop for Replacement {
     }
 }
 
-/// The file, there already or not, that a path names over any links; `None` for what is no file.
-fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+/// What a path names over any links.
+fn target(path: &Path) -> io::Result<Target> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
+        if is_standard_output(&path) {
+            return Ok(Target::Stdout);
+        }
         // Its links are names of open files: to replace what one shows would leave the opener.
-        if path.starts_with("/proc") {
-            return Ok(None);
+        if folder_of(&path).is_some_and(|folder| folder.starts_with("/proc")) {
+            return Ok(Target::Other);
         }
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_symlink() => {
@@ -103,14 +127,52 @@ fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
                 path.pop();
                 path.push(target);
             }
-            Ok(metadata) if !metadata.is_file() => return Ok(None),
-            Ok(_) | Err(_) => return Ok(Some(path)),
+            Ok(metadata) if !metadata.is_file() => return Ok(Target::Other),
+            Ok(_) | Err(_) => return Ok(Target::File(path)),
         }
     }
     Err(io::Error::other("too many links"))
 }
 
-/// A new file `NAME.part`, or `NAME.2.part` and so on where that is somebody's.
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).canonicalize().ok()
+}
+
+/// Whether it is the name of standard output, not of what that goes to.
+fn is_standard_output(path: &Path) -> bool {
+    if !cfg!(unix) {
+        return false;
+    }
+    let is_own = || {
+        let own = Path::new("/proc/self/fd").canonicalize().ok();
+        own.is_some() && own == folder_of(path)
+    };
+    ["/dev/stdout", "/dev/fd/1"].iter().any(|name| path == Path::new(name))
+        || path.file_name().is_some_and(|name| name == "1") && is_own()
+}
+
+/// Standard output as it was opened, and its place if what is written can be written over: what a
+/// program opens anew by name it empties, and what is appended to has no other place than its end.
+#[cfg(unix)]
+fn standard_output() -> io::Result<(Option<u64>, File)> {
+    use std::os::fd::AsFd;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    let start = if flags.contains(OFlag::O_APPEND) { None } else { file.stream_position().ok() };
+    Ok((start, file))
+}
+
+#[cfg(not(unix))]
+fn standard_output() -> io::Result<(Option<u64>, File)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A new file `NAME.part`, or `NAME.2.part` and so on where that is somebody's, with the rights of the
+/// one that it is to replace.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let mut number = 1;
     loop {
@@ -121,9 +183,25 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_PARTS => {
                 number += 1;
             }
-            created => return Ok((beside, created?)),
+            created => {
+                let file = created?;
+                if let Err(error) = take_rights(&file, path) {
+                    let _ = fs::remove_file(&beside);
+                    return Err(error);
+                }
+                return Ok((beside, file));
+            }
         }
     }
+}
+
+fn take_rights(file: &File, replaced: &Path) -> io::Result<()> {
+    let Ok(metadata) = fs::metadata(replaced) else { return Ok(()) };
+    // Where all files have the same, as on a memory card's, setting them may be refused.
+    if file.metadata()?.permissions() == metadata.permissions() {
+        return Ok(());
+    }
+    file.set_permissions(metadata.permissions())
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {

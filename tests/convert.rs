@@ -253,3 +253,149 @@ fn a_deck_as_a_table_does_not_lose_itself_to_its_truth() {
     assert!(truth == std::fs::read("fixtures/deck.csv").unwrap());
     assert_eq!(check(&["eval", out], 0), check(&["eval", DECK], 0));
 }
+
+/// Times of which only 32 bits are kept would be others.
+#[test]
+fn times_that_do_not_fit_are_refused_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let [table, out] = ["unix.csv", "out"].map(|name| folder.path().join(name));
+    let rows = "1589163147370112,3,4,1\n1589163147371047,5,6,0\n";
+    std::fs::write(&table, format!("t,x,y,on\n{rows}")).unwrap();
+    let [table, out] = [&table, &out].map(|path| path.to_str().unwrap());
+    for format in ["faery-t32", "spif", "aedat2"] {
+        let convert = ["convert", "--to", format, table, out];
+        let told = check(&convert, 2).1;
+        assert!(told.contains("--from-zero"), "{format}: {told}");
+        assert_eq!(listed(folder.path()), ["unix.csv"]);
+        check(&[&convert[..], &["--from-zero"]].concat(), 0);
+        let told = check(&["info", "--format", format, out], 0).0;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!([&told["events"], &told["last_us"]].map(|n| n.as_u64()), [Some(2), Some(935)]);
+        std::fs::remove_file(out).unwrap();
+    }
+}
+
+#[test]
+fn a_size_that_does_not_fit_the_format_or_the_events_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.aedat4");
+    let out = out.to_str().unwrap();
+    let told = check(&["convert", "--sensor", "40000x100", DECK, out], 2).1;
+    assert!(told.contains("40000x100"), "{told}");
+    assert!(listed(folder.path()).is_empty());
+    check(&["convert", "--sensor", "32768x32768", DECK, out], 0);
+    assert_eq!(info(out)["sensor"]["width"], 32768);
+    let table = folder.path().join("rows.csv");
+    std::fs::write(&table, "t,x,y,on\n0,9,9,1\n1,10,0,1\n2,0,10,0\n").unwrap();
+    let small = ["convert", "--sensor", "10x10", table.to_str().unwrap(), out];
+    let told = check(&small, 0).1;
+    assert!(told.contains("warning: ") && told.contains("2 events lie outside of 10x10"), "{told}");
+    assert_eq!(check(&[&small[..], &["-q"]].concat(), 0).1, "");
+    assert!(!check(&["convert", DECK, out], 0).1.contains("outside"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_standard_output_goes_to_is_appended_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole.aedat4", "part.aedat4"].map(|name| folder.path().join(name));
+    check(&["convert", DECK, whole.to_str().unwrap()], 0);
+    let whole = std::fs::read(&whole).unwrap();
+    let piped =
+        |out: &str| program(&["convert", "--to", "aedat4", DECK, out]).output().unwrap().stdout;
+    for out in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let arguments = ["convert", "--to", "aedat4", DECK, out];
+        for append in [true, false] {
+            std::fs::write(&part, "before").unwrap();
+            let mut file = std::fs::File::options().write(true).append(append).open(&part).unwrap();
+            if !append {
+                file.write_all(b"fore__").unwrap();
+            }
+            assert!(program(&arguments).stdout(file).status().unwrap().success());
+            let written = std::fs::read(&part).unwrap();
+            let (start, bytes) = written.split_at(6);
+            let expected =
+                if append { (&b"before"[..], piped(out)) } else { (&b"fore__"[..], whole.clone()) };
+            assert!((start, bytes) == (expected.0, &expected.1[..]), "{out}, {append}");
+        }
+    }
+    assert_eq!(listed(folder.path()).len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("long.csv");
+    let rows: String = (0..200_000).map(|t| format!("{t},3,3,1\n")).collect();
+    std::fs::write(&long, format!("t,x,y,on\n{rows}")).unwrap();
+    for arguments in [
+        &["convert", "--to", "csv", long.to_str().unwrap(), "/dev/stdout"][..],
+        &["synth", "--to", "csv", "--deck", "100", "--out", "/dev/stdout"],
+    ] {
+        let mut child =
+            program(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut start = [0; 100];
+        child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*told), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_leaves_whole_recordings_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let pips = folder.path().join("pips");
+    let mut child = program(&["synth", "--per-class", "1000000", "--out", pips.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (clubs, begun) = (pips.join("cl"), Instant::now());
+    while !clubs.join("cl_2.aedat4").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{told}");
+    let names = listed(&clubs);
+    assert!(names.iter().all(|name| name.ends_with(".aedat4")), "{names:?}");
+    assert!(told.contains(&format!("interrupted after {} recordings", names.len())), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_replaced_hands_its_rights_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.csv");
+    for mode in [0o600, 0o640, 0o444] {
+        std::fs::write(&out, "old").unwrap();
+        std::fs::set_permissions(&out, std::fs::Permissions::from_mode(mode)).unwrap();
+        check(&["convert", DECK, out.to_str().unwrap()], 0);
+        assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, mode);
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
+/// By their names and what they hold; bytes of the file, also of the table at an end.
+#[test]
+fn recordings_of_a_folder_are_known_again_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in dvs_stream::codec::FORMATS.iter().filter(|format| format.encoder.is_some()) {
+        let out = folder.path().join(format.name);
+        check(
+            &["synth", "--per-class", "1", "--out", out.to_str().unwrap(), "--to", format.name],
+            0,
+        );
+        let name = listed(&out.join("he")).pop().unwrap();
+        let path = out.join("he").join(name);
+        let told = info(path.to_str().unwrap());
+        assert_eq!(told["format"], format.name);
+        assert_eq!(told["bytes"], std::fs::metadata(&path).unwrap().len());
+        assert!(told["events"].as_u64() > Some(100), "{told}");
+    }
+}

@@ -117,7 +117,7 @@ fn files_that_cannot_be_recorded_into_are_refused_before_anything_is_played() {
     std::fs::copy(DECK, &own).unwrap();
     std::fs::create_dir(&here).unwrap();
     for (record, expected) in [
-        (&own, "the recording that is played"),
+        (&own, "own.npz, which would be replaced"),
         (&nowhere, "there is no folder"),
         (&here, "a folder"),
     ] {
@@ -258,4 +258,29 @@ fn a_name_that_is_no_text_is_trained_into() {
     let output = train.arg(&out).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(out.is_file());
+}
+
+/// Each of these flags names a file that the command reads.
+#[test]
+fn what_a_command_reads_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, table, pips, new) =
+        (at("m.safetensors"), at("folds.csv"), at("pips"), at("new.safetensors"));
+    std::fs::copy("models/poker.safetensors", &model).unwrap();
+    check(&["synth", "--out", &pips, "--per-class", "2"], 0);
+    std::fs::write(&table, "file,fold\n").unwrap();
+    let folds = format!("{table}:fold");
+    let norse = ["import", "norse", &model, "--labels", "a,b", "--sensor", "35x35", "--out"];
+    for (arguments, read) in [
+        (&["replay", "--model", &model, "--record", &model, DECK][..], &model),
+        (&[&norse[..], &[&model]].concat(), &model),
+        (&["train", &pips, "--folds", &folds, "--out", &table], &table),
+        (&["train", &pips, "--folds", &folds, "--out", &new, "--log", &table], &table),
+    ] {
+        let old = std::fs::read(read).unwrap();
+        let told = check(arguments, 2).1;
+        assert!(told.contains("would be replaced"), "{arguments:?}: {told}");
+        assert!(std::fs::read(read).unwrap() == old, "{arguments:?}");
+    }
 }

@@ -60,7 +60,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("libm", &["synth", "train", "nn"]),
     ("lzzzz", &["codec"]),
     ("metrics", &["telemetry"]),
-    ("nix", &["serve"]),
+    ("nix", &["serve", "store"]),
     ("npyz", &["replay"]),
     ("plotters", &["plot"]),
     ("pulp", &["nn"]),

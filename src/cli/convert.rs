@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{DecoderArgs, FormatName, OrientArg, parse_format, parse_size};
-use super::{Common, interruption, is_same_file, tell};
+use super::{Common, interruption, is_reader_gone, is_same_file, tell};
 use crate::codec::{Compression, EncoderOptions, FORMATS, Format, for_writing};
 use crate::convert::{Conversion, convert};
 use crate::error::{Error, grouped};
@@ -128,6 +128,7 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
             }
             return Ok(ExitCode::from(error.exit_code()));
         }
+        Err(error) if is_reader_gone(&error) => return Ok(ExitCode::SUCCESS),
         converted => converted.with_context(|| args.input.display().to_string())?,
     };
     let (events, output) = (grouped(converted.events), args.out.display());
@@ -139,6 +140,10 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
                 "warning: {} events of impossible times were dropped",
                 grouped(malformed)
             ));
+        }
+        if let Some((n, size)) = converted.outside {
+            let n = grouped(n);
+            tell(format_args!("warning: {output}: {n} events lie outside of {size} pixels"));
         }
         if let Some(told) = converted.tally.told() {
             tell(format_args!("note: {}: {told}", args.input.display()));

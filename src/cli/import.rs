@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::args::{parse_size, parse_time, parse_window};
-use super::{Common, tell};
+use super::{Common, check_new_file, tell};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
@@ -95,6 +95,7 @@ struct NorseArgs {
 /// Runs the command.
 pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let From::Norse(args) = &args.from;
+    check_new_file("--out", "model file", &args.out, &[&args.input])?;
     let (bytes, unused) = model_of(args)?;
     store::replace(&args.out, &bytes)?;
     if !common.quiet {

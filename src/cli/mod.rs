@@ -205,6 +205,11 @@ fn print(results: &[u8], code: u8) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Whether whoever read what was written has gone, which is no failure.
+fn is_reader_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
+}
+
 /// What failed and all causes of it, each told once: an error may have told its cause already.
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
@@ -282,10 +287,15 @@ fn settled(
     Ok((model, view, rules))
 }
 
-/// Whether a file can be written under that name, as far as can be told before it is.
-fn check_new_file(flag: &str, what: &str, path: &Path) -> anyhow::Result<()> {
+/// Whether a file can be written under that name, as far as can be told before it is, without the
+/// loss of one of those that the command reads.
+fn check_new_file(flag: &str, what: &str, path: &Path, read: &[&Path]) -> anyhow::Result<()> {
     if path.is_dir() {
         bail!("{flag} {}: this is a folder; name the {what}", path.display());
+    }
+    if let Some(read) = read.iter().find(|read| is_same_file(path, read)) {
+        let read = read.display();
+        bail!("{flag} {}: the command reads {read}, which would be replaced", path.display());
     }
     match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         Some(folder) => bail!("{flag} {}: there is no folder {}", path.display(), folder.display()),

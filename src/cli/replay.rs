@@ -1,7 +1,7 @@
 //! `dvs-stream replay`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::data::PartialArg;
-use super::{Common, check_new_file, interruption, is_same_file, open_model, settled, tell};
+use super::{Common, check_new_file, interruption, open_model, settled, tell};
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
@@ -139,10 +139,9 @@ fn check_use(args: &ReplayArgs) -> anyhow::Result<()> {
         if !is_known_record(path) {
             bail!("--record {}: the name must end with .npz or .safetensors", path.display());
         }
-        check_new_file("--record", "file of arrays", path)?;
-        if is_same_file(path, &args.files[0]) {
-            bail!("--record {}: this is the recording that is played", path.display());
-        }
+        let recordings = args.files.iter().chain(&args.model.model);
+        let read: Vec<&Path> = recordings.map(PathBuf::as_path).collect();
+        check_new_file("--record", "file of arrays", path, &read)?;
     }
     if args.plot.is_some()
         && (args.files.len() > 1 || args.files.iter().any(|path| is_read_once(path)))

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::bail;
 use clap::Args;
@@ -10,9 +11,9 @@ use clap::Args;
 use super::args::{FormatName, parse_format, parse_time};
 use super::convert::{CompressionArg, check_out, compression};
 use super::data::truth_beside;
-use super::{Common, tell};
+use super::{Common, interruption, is_reader_gone, tell};
 use crate::codec::{EncoderOptions, Format, for_writing};
-use crate::error::Error;
+use crate::error::{Error, grouped};
 use crate::event::Event;
 use crate::recording::Writer;
 use crate::store;
@@ -22,6 +23,9 @@ const EXAMPLES: &str = "Examples:
   dvs-stream synth --out pips --per-class 100           pips/cl/cl_0.aedat4 … as `train` reads them
   dvs-stream synth --out deck.aedat4 --deck 8           eight pips in a row; truth in deck.csv
   dvs-stream synth --out deck.aedat --deck 52 --gap 5ms..50ms --gap-noise 1.5 --seed 7";
+
+/// Events that are written at once, of which a deck may have many.
+const CHUNK_EVENTS: usize = 1 << 16;
 
 /// The flags that ask for a deck.
 const DECKS: &str = "decks";
@@ -95,12 +99,16 @@ pub fn main(args: &SynthArgs, common: &Common) -> anyhow::Result<ExitCode> {
         Some(n) => synth::deal(n as usize, args.seed),
         None => args.pips.clone(),
     };
-    if pips.is_empty() {
-        make_classes(args, &options, common)?
+    let made = if pips.is_empty() {
+        make_classes(args, &options, common)
     } else {
-        make_deck(args, &pips, &options, common)?
+        make_deck(args, &pips, &options, common)
+    };
+    match made.as_ref().map_err(|error| error.downcast_ref::<Error>()) {
+        Err(Some(error @ Error::Stopped)) => Ok(ExitCode::from(error.exit_code())),
+        Err(Some(error)) if is_reader_gone(error) => Ok(ExitCode::SUCCESS),
+        _ => made.map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn make_deck(
@@ -119,7 +127,13 @@ fn make_deck(
     }
     let encoder = encoder(args, format)?;
     let Deck { events, truth } = synth::deck(pips, args.seed, args.gap.clone(), options);
-    write(&args.out, format, &encoder, &events)?;
+    // Until here there is nothing that an interruption could leave unfinished.
+    let stop = interruption()?;
+    let wrote = write(&args.out, format, &encoder, &events, &stop);
+    if matches!(wrote, Err(Error::Stopped)) && !common.quiet {
+        tell("note: interrupted: nothing was written");
+    }
+    wrote?;
     let mut side = String::from("from_us,to_us,label\n");
     for entry in &truth {
         side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());
@@ -151,7 +165,9 @@ fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyh
         bail!("--seed {}: a folder's is below 2^32", args.seed);
     };
     let encoder = encoder(args, format)?;
-    let extension = format.extensions.first().copied().unwrap_or("aedat4");
+    let extension = format.extensions.first().copied().unwrap_or(format.name);
+    let stop = interruption()?;
+    let mut n_written: u64 = 0;
     for pip in Pip::ALL {
         let folder = args.out.join(pip.label());
         std::fs::create_dir_all(&folder).map_err(|source| {
@@ -161,7 +177,13 @@ fn make_classes(args: &SynthArgs, options: &PipOptions, common: &Common) -> anyh
         for k in 0..u64::from(args.per_class) {
             let seed = (u64::from(seed) << 32) + k;
             let path = folder.join(format!("{}_{k}.{extension}", pip.label()));
-            write(&path, format, &encoder, &synth::pip(pip, seed, options))?;
+            let wrote = write(&path, format, &encoder, &synth::pip(pip, seed, options), &stop);
+            if matches!(wrote, Err(Error::Stopped)) && !common.quiet {
+                let n_written = grouped(n_written);
+                tell(format_args!("note: interrupted after {n_written} recordings"));
+            }
+            wrote?;
+            n_written += 1;
         }
     }
     if !common.quiet {
@@ -175,13 +197,20 @@ fn encoder(args: &SynthArgs, format: &Format) -> anyhow::Result<EncoderOptions> 
     Ok(EncoderOptions { sensor: Some(synth::SENSOR), compression })
 }
 
+/// Writes a recording, or nothing where it is stopped.
 fn write(
     path: &Path,
     format: &Format,
     encoder: &EncoderOptions,
     events: &[Event],
-) -> anyhow::Result<()> {
+    stop: &AtomicBool,
+) -> crate::Result<()> {
     let mut writer = Writer::create(path, format, encoder)?;
-    writer.write(events)?;
-    Ok(writer.finish()?)
+    for chunk in events.chunks(CHUNK_EVENTS) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        writer.write(chunk)?;
+    }
+    writer.finish()
 }

@@ -286,9 +286,11 @@ fn command_line() -> String {
 }
 
 fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
-    check_new_file("--out", "model file", &args.out)?;
+    let split = args.split.split()?;
+    let read: Vec<&Path> = split.table().into_iter().collect();
+    check_new_file("--out", "model file", &args.out, &read)?;
     if let Some(log) = &args.log {
-        check_new_file("--log", "log file", log)?;
+        check_new_file("--log", "log file", log, &read)?;
     }
     let checkpoint = train::checkpoint_path(&args.out);
     let report = args.report_folder();

@@ -45,6 +45,14 @@ pub struct Fold {
 }
 
 impl Split {
+    /// The file of the table, where there is one.
+    pub fn table(&self) -> Option<&Path> {
+        match self {
+            Split::Table(path, _) => Some(path),
+            Split::All | Split::First(_) | Split::Folds(_) => None,
+        }
+    }
+
     /// Shares recordings out. With `by_time`, recordings of a class that overlap in absolute time,
     /// directly or through others, stay on one side; for [`Split::First`] on the side of the first
     /// of them, so that more than so many may be trained on, but none is kept out that overlaps
