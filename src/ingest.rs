@@ -73,14 +73,14 @@ impl Span {
 
     /// Whether the next event is used.
     fn holds(&mut self, event: &Event, from_us: u64, to_us: Option<u64>) -> bool {
-        if event.is_malformed() {
-            return (self.begun || from_us == 0) && self.beyond == 0;
-        }
-        let first_us = *self.first_us.get_or_insert(event.t_us);
-        let after_us = |t_us: u64| event.t_us >= first_us.saturating_add(t_us);
-        self.begun |= from_us == 0 || after_us(from_us);
-        if !self.is_over() {
-            self.beyond = if to_us.is_some_and(after_us) { self.beyond + 1 } else { 0 };
+        self.begun |= from_us == 0;
+        if !event.is_malformed() {
+            let first_us = *self.first_us.get_or_insert(event.t_us);
+            let after_us = |t_us: u64| event.t_us >= first_us.saturating_add(t_us);
+            self.begun |= after_us(from_us);
+            if !self.is_over() {
+                self.beyond = if to_us.is_some_and(after_us) { self.beyond + 1 } else { 0 };
+            }
         }
         self.begun && self.beyond == 0
     }

@@ -137,7 +137,7 @@ impl Reader {
     ) -> Result<T> {
         self.events.clear();
         let decoded = decode(&mut self.decoder, &mut self.events);
-        drop_malformed(&mut self.events);
+        drop_malformed(&mut self.events, 0);
         each(&self.decoder.sensor(), &self.events)?;
         decoded
     }

@@ -94,7 +94,7 @@ fn decode(format: &Format, bytes: &[u8]) -> Outcome {
         Need::Nothing => Ok(()),
         _ => decoder.finish(&mut events),
     });
-    drop_malformed(&mut events);
+    drop_malformed(&mut events, 0);
     Outcome { events, tally: decoder.tally(), error: end.err().map(|error| error.to_string()) }
 }
 

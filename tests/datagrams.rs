@@ -46,7 +46,7 @@ fn decoded<'a>(
     decoder.finish(&mut events).expect("datagrams never fail");
     let n_malformed = events.iter().filter(|event| event.is_malformed()).count() as u64;
     assert_eq!(n_malformed, decoder.tally().malformed, "{}", format.name);
-    drop_malformed(&mut events);
+    drop_malformed(&mut events, 0);
     (events, decoder.tally())
 }
 

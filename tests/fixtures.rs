@@ -104,7 +104,7 @@ fn decode(format: &Format, bytes: &[u8]) -> (Vec<Event>, Tally, String) {
     let mut events = Vec::new();
     let end = decoder.feed(bytes, &mut events).map(drop);
     let end = end.and_then(|()| decoder.finish(&mut events));
-    drop_malformed(&mut events);
+    drop_malformed(&mut events, 0);
     (events, decoder.tally(), end.map_or_else(|error| error.to_string(), |()| String::new()))
 }
 

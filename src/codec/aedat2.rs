@@ -7,6 +7,7 @@ use super::carry::Carry;
 use super::chips::{CHIPS, Chip, Layout};
 use super::clock::Unwrap32;
 use super::header::HeaderLines;
+use super::records::not_kept;
 use super::{
     Clock, Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally,
 };
@@ -326,12 +327,8 @@ impl Encoder for Writer {
             })?;
             let low = event.t_us as u32;
             if self.clock.unwrap(low) != event.t_us {
-                return Err(Error::Unsupported(format!(
-                    "event {} at {} µs: AEDAT 2.0 keeps 32 bits of time (71.6 minutes from 0): \
-                     write AEDAT 4, or let the times start at 0 (convert --from-zero)",
-                    grouped(self.n_events),
-                    grouped(event.t_us)
-                )));
+                let which = format!("event {}", grouped(self.n_events));
+                return Err(not_kept(&which, event, "AEDAT 2.0"));
             }
             out.extend_from_slice(&(u64::from(address) << 32 | u64::from(low)).to_be_bytes());
             self.n_events += 1;

@@ -6,7 +6,7 @@
 use super::aedat2::probe_mark;
 use super::carry::Carry;
 use super::header::HeaderLines;
-use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
+use super::{Decoder, DecoderOptions, Format, Match, Need, Tally, lose};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor, SensorSize};
 
@@ -353,8 +353,7 @@ impl Aedat3 {
             if bits & 1 == 0 {
                 self.tally.invalid += 1;
             } else if t >> 31 == 1 {
-                self.tally.malformed += 1;
-                out.push(Event::MALFORMED);
+                lose(&mut self.tally.malformed, out);
             } else {
                 out.push(Event {
                     t_us: self.packet.base_us | u64::from(t),

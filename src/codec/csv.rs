@@ -5,7 +5,9 @@
 //! separators.
 
 use super::columns::{begins_a_name, field_of};
-use super::{Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
+use super::{
+    Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally, lose,
+};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor, SensorSize};
 
@@ -183,10 +185,7 @@ impl Csv {
     fn event(&mut self, columns: &Columns, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
         match columns.event(text).map_err(|what| self.malformed(what))? {
             Some(event) => out.push(event),
-            None => {
-                self.n_malformed += 1;
-                out.push(Event::MALFORMED);
-            }
+            None => lose(&mut self.n_malformed, out),
         }
         Ok(())
     }

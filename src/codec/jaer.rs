@@ -8,7 +8,7 @@ use super::chips::{CHIPS, Layout};
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, DatagramFormat, DatagramOptions, MAX_DATAGRAM_BYTES};
 use super::records::does_not_fit;
-use super::{Decoder, Need, Tally};
+use super::{Decoder, Need, Tally, lose};
 use crate::error::Result;
 use crate::event::{Event, Sensor, SensorSize};
 
@@ -48,11 +48,6 @@ impl Jaer {
         }
     }
 
-    fn lose(&mut self, out: &mut Vec<Event>) {
-        self.tally.malformed += 1;
-        out.push(Event::MALFORMED);
-    }
-
     fn events(&mut self, pairs: &[[u8; EVENT_BYTES]], out: &mut Vec<Event>) {
         for pair in pairs {
             let pair = u64::from_be_bytes(*pair);
@@ -64,7 +59,7 @@ impl Jaer {
             }
             match self.layout {
                 Layout::Dvs128 if aside == 1 << 15 => self.tally.external += 1,
-                Layout::Dvs128 => self.lose(out),
+                Layout::Dvs128 => lose(&mut self.tally.malformed, out),
                 Layout::Davis if address >> 31 == 0 => self.tally.external += 1,
                 Layout::Davis if (address >> 10) & 3 == 3 => self.tally.imu += 1,
                 Layout::Davis => self.tally.frames += 1,
@@ -77,7 +72,7 @@ impl Decoder for Jaer {
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<Need> {
         let number = bytes.first_chunk().map(|number| i32::from_be_bytes(*number));
         let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
-            self.lose(out);
+            lose(&mut self.tally.malformed, out);
             return Ok(Need::More);
         };
         if !self.sequence.take(number) {
@@ -87,7 +82,7 @@ impl Decoder for Jaer {
         let (pairs, tail) = bytes[NUMBER_BYTES..].as_chunks::<EVENT_BYTES>();
         self.events(pairs, out);
         if !tail.is_empty() {
-            self.lose(out);
+            lose(&mut self.tally.malformed, out);
         }
         Ok(Need::More)
     }

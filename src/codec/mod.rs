@@ -151,9 +151,16 @@ impl Tally {
     }
 }
 
-/// Leaves the events that are ones, for whoever takes no note of where others were.
-pub fn drop_malformed(events: &mut Vec<Event>) {
-    if events.iter().any(Event::is_malformed) {
+/// Counts what cannot be an event, and leaves it where it was.
+fn lose(malformed: &mut u64, out: &mut Vec<Event>) {
+    *malformed += 1;
+    out.push(Event::MALFORMED);
+}
+
+/// Leaves the events that are ones, for whoever takes no note of where others were; those before
+/// `from` are ones.
+pub fn drop_malformed(events: &mut Vec<Event>, from: usize) {
+    if events[from..].iter().any(Event::is_malformed) {
         events.retain(|event| !event.is_malformed());
     }
 }

@@ -5,7 +5,7 @@
 use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, MAX_DATAGRAM_BYTES};
-use super::{Clock, Decoder, Encoder, Need, Patch, Tally};
+use super::{Clock, Decoder, Encoder, Need, Patch, Tally, lose};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Sensor};
 
@@ -78,8 +78,7 @@ impl<L: Layout<N>, const N: usize> Decoder for RecordDecoder<L, N> {
             let (records, tail) = bytes.as_chunks::<N>();
             self.records(records, out);
             if !tail.is_empty() {
-                self.malformed += 1;
-                out.push(Event::MALFORMED);
+                lose(&mut self.malformed, out);
             }
         } else {
             let (begun, records) = self.carry.cut(bytes);
@@ -169,9 +168,14 @@ pub(super) fn check_times(clock: &mut Unwrap32, events: &[Event], format: &str) 
     else {
         return Ok(());
     };
-    Err(Error::Unsupported(format!(
-        "the event at {} µs: {format} keeps 32 bits of time (71.6 minutes from 0): write AEDAT 4, or \
+    Err(not_kept("the event", event, format))
+}
+
+/// The error of a time that would come back as another.
+pub(super) fn not_kept(which: &str, event: &Event, format: &str) -> Error {
+    Error::Unsupported(format!(
+        "{which} at {} µs: {format} keeps 32 bits of time (71.6 minutes from 0): write AEDAT 4, or \
          let the times start at 0 (convert --from-zero)",
         grouped(event.t_us)
-    )))
+    ))
 }

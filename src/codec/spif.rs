@@ -7,7 +7,7 @@ use super::carry::Carry;
 use super::clock::Unwrap32;
 use super::datagram::{DatagramEncoder, DatagramFormat};
 use super::records::{check_times, does_not_fit};
-use super::{Clock, Decoder, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally};
+use super::{Clock, Decoder, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally, lose};
 use crate::error::{Error, Result};
 use crate::event::{Event, Polarity, Sensor};
 
@@ -75,10 +75,6 @@ impl Spif {
         // AEStream's last datagram goes on with events of the one before.
         let mut is_stale = false;
         let mut is_cut = !tail.is_empty();
-        let mut lose = |out: &mut Vec<Event>| {
-            self.malformed += 1;
-            out.push(Event::MALFORMED);
-        };
         while let Some(word) = words.next() {
             let t_us = if word & UNTIMED != 0 {
                 self.arrival_us
@@ -93,11 +89,11 @@ impl Spif {
             };
             match t_us.filter(|_| !is_stale) {
                 Some(t_us) => out.push(event(word, t_us)),
-                None => lose(out),
+                None => lose(&mut self.malformed, out),
             }
         }
         if is_cut {
-            lose(out);
+            lose(&mut self.malformed, out);
         }
     }
 
@@ -246,7 +242,7 @@ mod tests {
             decoder.arrived(1000 * (k as u64 + 1));
             decoder.feed(datagram, &mut events).expect("datagrams never fail");
         }
-        drop_malformed(&mut events);
+        drop_malformed(&mut events, 0);
         (events, decoder.tally().malformed)
     }
 

@@ -344,7 +344,7 @@ impl Slices<'_> {
             let Some(decoder) = &mut self.decoder else { return Ok(()) };
             let n_before = self.events.len();
             let fed = decoder.feed(slice, &mut self.events);
-            drop_malformed(&mut self.events);
+            drop_malformed(&mut self.events, n_before);
             self.n_events += (self.events.len() - n_before) as u64;
             let (first, last) = (self.events.first(), self.events.last());
             let span_us = first.zip(last).map_or(0, |(first, last)| last.t_us.abs_diff(first.t_us));
@@ -373,8 +373,9 @@ impl Slices<'_> {
     /// # Errors
     /// When the recording ended inside an event; its bytes have gone out all the same.
     fn finish(&mut self) -> Result<()> {
+        let n_before = self.events.len();
         let finished = self.decoder.as_mut().map_or(Ok(()), |own| own.finish(&mut self.events));
-        drop_malformed(&mut self.events);
+        drop_malformed(&mut self.events, n_before);
         finished
     }
 }

@@ -66,7 +66,7 @@ fn pass(
         };
         let mut events = Vec::new();
         let fed = decoder.feed(bytes, &mut events);
-        drop_malformed(&mut events);
+        drop_malformed(&mut events, 0);
         let mut n_bytes = bytes.len() as u64;
         if let Ok(Need::Skip(n)) = fed {
             let skipped = source.skip(n)?;
@@ -80,7 +80,7 @@ fn pass(
     }
     let mut events = Vec::new();
     let finished = decoder.finish(&mut events);
-    drop_malformed(&mut events);
+    drop_malformed(&mut events, 0);
     hand_over(&decoder, events, 0)?;
     finished
 }

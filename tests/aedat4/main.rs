@@ -37,7 +37,7 @@ fn read_with(mut decoder: Aedat4Decoder, bytes: &[u8], chunk: usize, seeks: bool
     let outcome = drive(&mut decoder, bytes, chunk, seeks, &mut events);
     let n_malformed = events.iter().filter(|event| event.is_malformed()).count() as u64;
     assert_eq!(n_malformed, decoder.tally().malformed);
-    drop_malformed(&mut events);
+    drop_malformed(&mut events, 0);
     let (error, offset) = match outcome {
         Ok(()) => (None, None),
         Err(error) => (Some(error.to_string()), error.offset()),

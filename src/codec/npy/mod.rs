@@ -9,7 +9,7 @@ mod table;
 
 use self::number::Number;
 use self::table::Table;
-use super::{Decoder, DecoderOptions, Format, Match, Need, Tally};
+use super::{Decoder, DecoderOptions, Format, Match, Need, Tally, lose};
 use crate::error::{Error, Result, grouped};
 use crate::event::{Event, Polarity, Sensor};
 
@@ -244,10 +244,7 @@ impl Npy {
             Number::Whole(t @ 0..) => {
                 out.push(Event { t_us: t as u64, x, y, polarity });
             }
-            _ => {
-                self.tally.malformed += 1;
-                out.push(Event::MALFORMED);
-            }
+            _ => lose(&mut self.tally.malformed, out),
         }
         Ok(())
     }
