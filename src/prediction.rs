@@ -35,8 +35,13 @@ impl Losses {
 
     /// All causes together.
     pub fn total(&self) -> u64 {
+        self.by_reason().into_iter().fold(0, |sum, (_, n)| sum.saturating_add(n))
+    }
+
+    /// Each cause by its name.
+    pub fn by_reason(&self) -> [(&'static str, u64); 4] {
         let Losses { late, outside, overflow, malformed } = *self;
-        [outside, overflow, malformed].into_iter().fold(late, u64::saturating_add)
+        [("late", late), ("outside", outside), ("overflow", overflow), ("malformed", malformed)]
     }
 }
 

@@ -146,16 +146,12 @@ impl Place {
         // None is open, or one that begins at 0 and may be shorter, or a whole one.
         let span = end_us.saturating_sub(window_us) == start_us;
         let counted = [totals.events, totals.duration_us, totals.restarts, self.empty_run];
-        let Losses { late, outside, overflow, malformed } = totals.losses;
-        let lost = [late, outside, overflow, malformed];
+        let lost = totals.losses.by_reason().map(|(_, n)| n);
         let all = counted.iter().chain(&lost).chain([&start_us, &last_us]);
         span && first_us <= last_us
             && self.late_run < LATE_RUN
             && all.into_iter().all(|n| *n <= Event::MAX_T_US)
-            && losses.late <= late
-            && losses.outside <= outside
-            && losses.overflow <= overflow
-            && losses.malformed <= malformed
+            && losses.by_reason().into_iter().zip(lost).all(|((_, n), all)| n <= all)
             && u64::from(self.events).saturating_add(losses.total()) <= totals.events
     }
 }

@@ -34,11 +34,8 @@ impl Csv {
         }
         let label = quoted(self.style.labels.label(verdict.class).unwrap_or(""));
         let _ = write!(self.line, "{label},{}", verdict.confidence);
-        let lost = losses.map(|Losses { late, outside, overflow, malformed }| {
-            [late, outside, overflow, malformed]
-        });
-        let lost = (0..4).map(|k| lost.map(|lost| lost[k]));
-        for count in lost.chain([restarts]) {
+        let of = losses.unwrap_or_default().by_reason().map(|(_, n)| losses.map(|_| n));
+        for count in of.into_iter().chain([restarts]) {
             self.line.push(',');
             if let Some(count) = count {
                 let _ = write!(self.line, "{count}");
@@ -55,7 +52,9 @@ impl Csv {
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        out.extend(b"type,stream,window,from_us,t_us,windows,events,label,confidence,late,outside,overflow,malformed,restarts");
+        out.extend(b"type,stream,window,from_us,t_us,windows,events,label,confidence");
+        let reasons = Losses::default().by_reason().map(|(reason, _)| reason);
+        out.extend(format!(",{},restarts", reasons.join(",")).bytes());
         for label in &self.style.labels.labels {
             out.extend(format!(",{}", quoted(&format!("logit_{label}"))).bytes());
         }

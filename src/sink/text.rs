@@ -117,9 +117,6 @@ fn bar(share: f32) -> String {
 }
 
 fn losses(losses: &Losses) -> String {
-    let Losses { late, outside, overflow, malformed } = *losses;
-    let named =
-        [(late, "late"), (outside, "outside"), (overflow, "overflow"), (malformed, "malformed")];
-    let parts = named.iter().filter(|(n, _)| *n > 0);
-    parts.map(|(n, name)| format!("{} {name}", grouped(*n))).collect::<Vec<_>>().join(", ")
+    let parts = losses.by_reason().into_iter().filter(|(_, n)| *n > 0);
+    parts.map(|(name, n)| format!("{} {name}", grouped(n))).collect::<Vec<_>>().join(", ")
 }

@@ -36,7 +36,7 @@ impl StreamMeters {
         let lost = |reason: &'static str| counter!("dvs_events_lost_total", "stream" => stream.to_owned(), "reason" => reason);
         StreamMeters {
             received: counter!("dvs_events_received_total", "stream" => stream.to_owned()),
-            lost: [lost("late"), lost("outside"), lost("overflow"), lost("malformed")],
+            lost: counted.losses.by_reason().map(|(reason, _)| lost(reason)),
             restarts: counter!("dvs_restarts_total", "stream" => stream.to_owned()),
             counted,
         }
@@ -49,13 +49,12 @@ impl StreamMeters {
                 counter.increment(new - old);
             }
         };
-        let (new, old) = (totals.losses, self.counted.losses);
+        let (new, old) = (totals.losses.by_reason(), self.counted.losses.by_reason());
         raise(&self.received, totals.events, self.counted.events);
         raise(&self.restarts, totals.restarts, self.counted.restarts);
-        raise(&self.lost[0], new.late, old.late);
-        raise(&self.lost[1], new.outside, old.outside);
-        raise(&self.lost[2], new.overflow, old.overflow);
-        raise(&self.lost[3], new.malformed, old.malformed);
+        for (counter, ((_, new), (_, old))) in self.lost.iter().zip(new.into_iter().zip(old)) {
+            raise(counter, new, old);
+        }
         self.counted = *totals;
     }
 }
