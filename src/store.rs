@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// How the name of a file ends that is not complete.
+const PART: &str = ".part";
 /// Most unfinished files of one name, left by programs that were killed.
 const MAX_PARTS: u32 = 1000;
 /// Most links that are followed, as on Linux.
@@ -33,6 +35,15 @@ pub struct Replacement {
     /// Where in what is written the first byte stands, if bytes can be written over.
     start: Option<u64>,
     file: BufWriter<File>,
+}
+
+/// The name of the file that one of this name would have become, where it is what a writer left that
+/// was killed.
+pub fn unfinished(name: &str) -> Option<&str> {
+    let own = name.strip_suffix(PART).filter(|own| !own.is_empty())?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let numbered = own.rsplit_once('.').filter(|(_, number)| is_number(number));
+    Some(numbered.map_or(own, |(file, _)| file))
 }
 
 /// What a path stands for.
@@ -177,7 +188,7 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let mut number = 1;
     loop {
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(if number == 1 { ".part".to_owned() } else { format!(".{number}.part") });
+        name.push(if number == 1 { PART.to_owned() } else { format!(".{number}{PART}") });
         let beside = path.with_file_name(name);
         match File::create_new(&beside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_PARTS => {

@@ -16,13 +16,12 @@ use crate::codec::{FORMATS, Probe, probe};
 use crate::error::{Error, Result};
 use crate::model::MAX_LABELS;
 use crate::source::read_bounded;
+use crate::store::unfinished;
 
 /// Names of label files.
 const LABEL_FILES: &[&str] = &["labels.csv", "labels.txt", "labels.tsv"];
 /// What a folder holds that is a training's report beside its model, and no class.
 const REPORT: &str = "report.json";
-/// Extension of what a writer that was interrupted left.
-const UNFINISHED: &str = "part";
 /// Most recordings of a dataset.
 const MAX_RECORDINGS: usize = 1 << 22;
 /// Folders within folders.
@@ -202,7 +201,7 @@ impl Search<'_> {
             self.ignored += usize::from(!LABEL_FILES.contains(&name.as_str()));
             return Ok(());
         }
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+        if unfinished(&file_name(&path)).is_some() {
             self.unfinished.push(name);
             return Ok(());
         }

@@ -419,10 +419,7 @@ impl Worker {
 
 /// The stream that a file's name is of, and whether that of a file that was completed.
 fn named(name: &str) -> Option<(&str, bool)> {
-    let part = name.strip_suffix(".part");
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let unnumbered = part.and_then(|part| part.rsplit_once('.'));
-    let unnumbered = unnumbered.filter(|(_, number)| is_number(number)).map(|(file, _)| file);
-    let stream = unnumbered.or(part).unwrap_or(name).strip_suffix(EXTENSION)?.strip_suffix('.')?;
+    let part = store::unfinished(name);
+    let stream = part.unwrap_or(name).strip_suffix(EXTENSION)?.strip_suffix('.')?;
     check_name(stream).is_ok().then_some((stream, part.is_none()))
 }
