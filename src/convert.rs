@@ -64,10 +64,8 @@ pub fn convert(
     let (mut start_us, mut moved) = (None, Vec::new());
     let (mut events, mut n_outside) = (0, 0);
     let mut unwritten = None;
-    let options = |size: Option<SensorSize>| {
-        let sensor = how.encoder.sensor.or(size);
-        EncoderOptions { sensor, ..how.encoder }
-    };
+    let size_of = |sensor: &Sensor| how.encoder.sensor.or(sensor.size);
+    let options = |sensor: &Sensor| EncoderOptions { sensor: size_of(sensor), ..how.encoder };
     let (facts, read) = read(input, how.from, &how.decoder, &mut |sensor, chunk| {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -84,13 +82,13 @@ pub fn convert(
                 None => turning.insert(Turning::new(how, sensor)?),
             };
             turning.apply(&mut moved)?;
-            if let Some(size) = how.encoder.sensor.or(sensor.size) {
+            if let Some(size) = size_of(sensor) {
                 let outside = moved.iter().filter(|event| size.address(event).is_none());
                 n_outside += outside.count() as u64;
             }
             let writer = match &mut writer {
                 Some(writer) => writer,
-                None => writer.insert(Writer::create(output, how.to, &options(sensor.size))?),
+                None => writer.insert(Writer::create(output, how.to, &options(sensor))?),
             };
             writer.write(&moved)
         })();
@@ -109,15 +107,14 @@ pub fn convert(
     };
     let mut writer = match writer {
         Some(writer) => writer,
-        None => Writer::create(output, how.to, &options(facts.sensor.size))?,
+        None => Writer::create(output, how.to, &options(&facts.sensor))?,
     };
     if events == 0 {
         writer.write(&[])?;
     }
     writer.finish()?;
     let untold_order = how.orient == Orient::Stored && is_mirrored(&facts.sensor) && !keeps_order;
-    let size = how.encoder.sensor.or(facts.sensor.size);
-    let outside = size.filter(|_| n_outside > 0).map(|size| (n_outside, size));
+    let outside = size_of(&facts.sensor).filter(|_| n_outside > 0).map(|size| (n_outside, size));
     Ok(Converted { events, tally: facts.tally, untold_order, outside, ended })
 }
 

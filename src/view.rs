@@ -43,6 +43,16 @@ pub struct Crop {
     pub height: u16,
 }
 
+impl Crop {
+    /// `none`, or `X,Y,W,H`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> std::result::Result<Option<Self>, String> {
+        (text != "none").then(|| text.parse()).transpose()
+    }
+}
+
 impl std::str::FromStr for Crop {
     type Err = String;
 

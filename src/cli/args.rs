@@ -240,10 +240,7 @@ pub fn parse_size(text: &str) -> Result<SensorSize, String> {
 
 /// `none`, or `X,Y,W,H`.
 fn parse_crop(text: &str) -> Result<CropArg, String> {
-    match text {
-        "none" => Ok(CropArg(None)),
-        _ => text.parse().map(|crop| CropArg(Some(crop))),
-    }
+    Crop::parse(text).map(CropArg)
 }
 
 /// A number from 0 to 1.

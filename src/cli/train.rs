@@ -349,8 +349,7 @@ fn finish(
     reported: crate::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let trained = &outcome.trained;
-    let kept_out = !outcome.fold.test.is_empty() || outcome.data.validation.is_some();
-    let of = if kept_out { "kept out" } else { "trained on" };
+    let of = if outcome.data.keeps_out(&outcome.fold) { "kept out" } else { "trained on" };
     let optimistic = matches!(args.keep, KeepArg::Best);
     let folds = outcome.folds.iter().map(|fold| (fold.name.as_str(), &fold.score));
     let folds: Vec<_> = folds.collect();

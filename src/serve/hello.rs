@@ -136,8 +136,7 @@ impl Hello {
             view.sensor = Some(text.parse::<SensorSize>().map_err(|what| wrong("sensor", what))?);
         }
         if let Some(text) = &self.crop {
-            let crop = (text != "none").then(|| text.parse::<Crop>()).transpose();
-            view.crop = crop.map_err(|what| wrong("crop", what))?;
+            view.crop = Crop::parse(text).map_err(|what| wrong("crop", what))?;
         }
         view.polarity = self.polarity.or(view.polarity);
         view.orient = self.orient.unwrap_or(view.orient);

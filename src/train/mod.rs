@@ -135,6 +135,11 @@ impl Data {
         own.chain(self.also.iter().flat_map(|also| &also.samples)).collect()
     }
 
+    /// Whether it keeps anything out.
+    pub fn keeps_out(&self, fold: &Fold) -> bool {
+        !fold.test.is_empty() || self.validation.is_some()
+    }
+
     /// What it keeps out: by itself, then by [`Training::validation`].
     pub fn kept_out(&self, fold: &Fold) -> Vec<&Sample> {
         let own = fold.test.iter().map(|k| &self.dataset.samples[*k]);
@@ -282,8 +287,7 @@ impl<'a> Run<'a> {
             (None, 1) => (Vec::new(), folds.into_iter().next().unwrap_or_else(|| self.all())),
             (None, _) => (folds, self.all()),
         };
-        let held_out = !last.test.is_empty() || self.data.validation.is_some();
-        if *keep == Keep::Best && !held_out {
+        if *keep == Keep::Best && !self.data.keeps_out(&last) {
             return Err(Error::Usage(
                 "--keep best needs recordings that are kept out: --val DATA, --split first:N, or \
                  --fold K of --folds"

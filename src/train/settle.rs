@@ -66,6 +66,9 @@ pub fn note(loading: &Loading, samples: &[&Sample]) -> Option<String> {
 
 /// What a user should know of recordings that are kept out although their like is trained on.
 pub fn trained_and_kept_out(trained: &[&Sample], kept_out: &[&Sample]) -> Option<String> {
+    if kept_out.is_empty() {
+        return None;
+    }
     let digest = |sample: &&Sample| checkpoint::fingerprint_of(&sample.frames);
     let trained: HashSet<u64> = trained.iter().map(digest).collect();
     let mut both = kept_out.iter().filter(|sample| trained.contains(&digest(sample)));

@@ -388,9 +388,8 @@ mod tests {
     use super::{PackedChain, Stepped, bytes_beside_state};
     use crate::nn::{LayerSpec, LayerWeights, Network};
 
-    /// Recurrent spiking neurons and a readout of four; a block has what an H100 gives it.
-    fn chain_of(neurons: usize) -> PackedChain {
-        let layer = |cell: &str, inputs: usize, neurons: usize, recurrent: bool| LayerWeights {
+    fn layer(cell: &str, inputs: usize, neurons: usize, recurrent: bool) -> LayerWeights {
+        LayerWeights {
             spec: LayerSpec {
                 cell: cell.to_owned(),
                 inputs,
@@ -400,7 +399,11 @@ mod tests {
             },
             input: vec![0.5; inputs * neurons],
             recurrent: recurrent.then(|| vec![0.5; neurons * neurons]),
-        };
+        }
+    }
+
+    /// Recurrent spiking neurons and a readout of four; a block has what an H100 gives it.
+    fn chain_of(neurons: usize) -> PackedChain {
         let layers = vec![layer("lif", 2, neurons, true), layer("li", neurons, 4, false)];
         let network = Network::new(layers, 1e-3).expect("a network");
         PackedChain::new(&network.chain, 227 << 10).expect("room")
@@ -417,15 +420,7 @@ mod tests {
 
     #[test]
     fn a_stream_takes_room_for_its_plan_and_outputs() {
-        let layer = LayerSpec {
-            cell: "li".to_owned(),
-            inputs: 2450,
-            neurons: 4,
-            recurrent: false,
-            parameters: Default::default(),
-        };
-        let layer = LayerWeights { spec: layer, input: vec![0.5; 4 * 2450], recurrent: None };
-        let network = Network::new(vec![layer], 1e-3).expect("a network");
+        let network = Network::new(vec![layer("li", 2450, 4, false)], 1e-3).expect("a network");
         // run and step, entries, outputs; a quarter more
         assert_eq!(bytes_beside_state(&network.chain.layers), 4 * (4 + 256 + 4) * 5 / 4);
     }
