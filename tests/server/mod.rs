@@ -36,8 +36,14 @@ impl Server {
         Server::run(Command::new(PROGRAM).args(quiet).args(flags), listeners)
     }
 
-    /// Starts one by this command, and waits for its `listening` lines.
+    /// Starts one by this command, and waits for its `listening` lines. On a machine that may be
+    /// slow, so its deadlines are long where the command names none.
     pub fn run(command: &mut Command, listeners: usize) -> Server {
+        for (flag, time) in [("--header-timeout", "600s"), ("--shutdown-timeout", "30s")] {
+            if !command.get_args().any(|given| given == flag) {
+                command.args([flag, time]);
+            }
+        }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = child.stderr.take().map(BufReader::new);
