@@ -74,6 +74,22 @@ fn a_cut_file_that_had_a_table_is_an_error_even_between_packets() {
     assert!(read.error.unwrap().contains("before its table at byte"));
 }
 
+#[test]
+fn a_table_where_a_packet_stands_is_an_error() {
+    for compression in COMPRESSIONS {
+        let (bytes, ends) = small(compression);
+        let header =
+            |table_at| opening(compression as i32, table_at, &[stream(0, "EVTS", Some(SENSOR))]);
+        let second_at = header(1).len() + ends[1] - ends[0];
+        let bytes = [&header(second_at as i64), &bytes[ends[0]..]].concat();
+        let read = read_all_ways(&bytes, &DecoderOptions::default(), &[1, 7]);
+        assert_eq!(read.events, events(7));
+        let expected = format!("puts the table at byte {}", grouped(second_at as u64));
+        let error = read.error.unwrap();
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
 /// What is neither header, packet headers nor events.
 fn table_bytes(bytes: &[u8], upper: usize) -> usize {
     let n_header = 18 + u32::from_le_bytes(bytes[14..18].try_into().unwrap()) as usize;

@@ -116,6 +116,10 @@ enum Stage {
         n_bytes: u64,
         left: u64,
     },
+    /// The opening of the table that the header puts here.
+    TableOpening {
+        n_bytes: usize,
+    },
     Table,
 }
 
@@ -125,7 +129,9 @@ impl Stage {
         match self {
             Stage::Mark => MARK.len(),
             Stage::HeaderLength | Stage::TableMark { .. } => 4,
-            Stage::Header { n_bytes } | Stage::Payload { n_bytes, .. } => n_bytes,
+            Stage::Header { n_bytes }
+            | Stage::Payload { n_bytes, .. }
+            | Stage::TableOpening { n_bytes } => n_bytes,
             Stage::PacketHeader => PACKET_HEADER_BYTES,
             Stage::Plain { .. } | Stage::Passing { .. } | Stage::Table => 0,
         }
@@ -230,7 +236,16 @@ impl Aedat4Decoder {
             Stage::TableMark { id } if part != table::IDENTIFIER => {
                 Err(self.undeclared(id, at - PACKET_HEADER_BYTES as u64))
             }
+            Stage::TableOpening { .. } if !part.ends_with(self.table_opening()) => {
+                let what = format!(
+                    "the header is damaged: it puts the table at byte {}, where there is none; \
+                     what follows is not read",
+                    grouped(at)
+                );
+                Err(malformed(at, what))
+            }
             Stage::TableMark { .. }
+            | Stage::TableOpening { .. }
             | Stage::Table
             | Stage::Passing { .. }
             | Stage::Plain { .. } => {
@@ -275,8 +290,23 @@ impl Aedat4Decoder {
     }
 
     fn next_packet(&mut self) {
-        let at_table = self.header.table_at == Some(self.offset);
-        self.stage = if at_table { Stage::Table } else { Stage::PacketHeader };
+        self.stage = if self.header.table_at != Some(self.offset) {
+            Stage::PacketHeader
+        } else if self.header.compression == Compression::None {
+            // Its length and the root's offset come first.
+            Stage::TableOpening { n_bytes: 8 + table::IDENTIFIER.len() }
+        } else {
+            Stage::TableOpening { n_bytes: self.table_opening().len() }
+        };
+    }
+
+    /// What tells a table from a packet, whose stream's id would stand there.
+    fn table_opening(&self) -> &'static [u8] {
+        match self.header.compression {
+            Compression::None => table::IDENTIFIER,
+            Compression::Lz4 | Compression::Lz4High => &lz4::MAGIC,
+            Compression::Zstd | Compression::ZstdHigh => &packet::ZSTD_MAGIC,
+        }
     }
 
     fn packet_header(&mut self, part: &[u8], at: u64) -> Result<()> {
@@ -332,18 +362,11 @@ impl Aedat4Decoder {
         if self.header.table_at.is_some() {
             return Err(self.undeclared(id, at));
         }
-        let opening = match self.header.compression {
-            Compression::None => {
-                self.stage = Stage::TableMark { id };
-                return Ok(());
-            }
-            Compression::Lz4 | Compression::Lz4High => lz4::MAGIC,
-            Compression::Zstd | Compression::ZstdHigh => packet::ZSTD_MAGIC,
+        self.stage = match self.header.compression {
+            Compression::None => Stage::TableMark { id },
+            _ if id.to_le_bytes() == self.table_opening() => Stage::Table,
+            _ => return Err(self.undeclared(id, at)),
         };
-        if id.to_le_bytes() != opening {
-            return Err(self.undeclared(id, at));
-        }
-        self.stage = Stage::Table;
         Ok(())
     }
 
@@ -431,7 +454,8 @@ impl Aedat4Decoder {
                 let passed = n_bytes - left + header_bytes;
                 ("the packet", self.offset - passed, passed, n_bytes + header_bytes)
             }
-            Stage::Table => return None,
+            // All events came before it.
+            Stage::TableOpening { .. } | Stage::Table => return None,
         };
         let (at_text, have, of) = (grouped(at), grouped(have), grouped(of));
         Some(malformed(at, format!("{what} at byte {at_text} ends after {have} of {of} bytes")))
