@@ -34,9 +34,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
 /// Age from which a file that is not complete belongs to a server that was killed.
 const PART_LASTS: Duration = Duration::from_secs(60);
-/// Most bytes that wait to be written, and most states that wait to be written or read.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
-const MAX_QUEUED: usize = 4096;
+/// Most bytes that wait to be written, and most states that wait to be written or read: all streams
+/// may end at once while a periodic state of each waits.
+const MAX_QUEUED_BYTES: usize = 256 << 20;
+const MAX_QUEUED: usize = 2 * MAX_STREAMS as usize;
 /// Time for which a disk may be at one state, at least, before no more are given to it.
 const ANSWERS_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
 /// Pause where there is no room for the last word.
@@ -57,7 +58,7 @@ struct Teller {
     folder: PathBuf,
     meters: SnapshotMeters,
     warn: UnboundedSender<String>,
-    /// The last state could not be written; said once until one can.
+    /// A state could not be written; said once until none waits.
     failing: Arc<AtomicBool>,
 }
 
@@ -71,9 +72,12 @@ impl Teller {
         let _ = self.warn.send(what);
     }
 
-    fn written(&self) {
+    /// A state was written; `all` where no other waits to be.
+    fn written(&self, all: bool) {
         self.meters.count(SnapshotResult::Written);
-        self.failing.store(false, Ordering::Relaxed);
+        if all {
+            self.failing.store(false, Ordering::Relaxed);
+        }
     }
 
     fn failed(&self, stream: &str, error: &Error) {
@@ -330,7 +334,7 @@ impl Worker {
 
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let stream = snapshot.stream.as_str();
-        self.queued.fetch_sub(snapshot.size(), Ordering::Relaxed);
+        let waiting = self.queued.fetch_sub(snapshot.size(), Ordering::Relaxed) - snapshot.size();
         let is_full = |kept: &HashSet<String>| !kept.contains(stream) && kept.len() >= MAX_FILES;
         if is_full(&self.kept) {
             self.sweep();
@@ -343,7 +347,7 @@ impl Worker {
         };
         match &written {
             Ok(()) => {
-                self.teller.written();
+                self.teller.written(waiting == 0);
                 self.kept.insert(stream.to_owned());
             }
             Err(error) => self.teller.failed(stream, error),
