@@ -256,6 +256,14 @@ pub struct Silence {
     pub gap_windows: u64,
 }
 
+impl Silence {
+    /// Whether windows in a row hold one.
+    pub fn is_within(&self, windows: &[Window]) -> bool {
+        let mut activity = Activity::default();
+        windows.iter().any(|window| activity.turn(self, window).ends && !window.restart)
+    }
+}
+
 /// What a window does to its stream's segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Turn {
@@ -290,14 +298,14 @@ impl Activity {
         self.quiet_run <= MAX_COUNTED
     }
 
-    /// The next window, with its number of events; `restart` where its clock is a new one.
-    pub fn turn(&mut self, silence: &Silence, events: u32, restart: bool) -> Turn {
+    /// The stream's next window.
+    pub fn turn(&mut self, silence: &Silence, window: &Window) -> Turn {
         let mut ends = false;
-        if restart {
+        if window.restart || window.after_silence {
             ends = std::mem::take(&mut self.open);
-            self.fresh = true;
+            self.fresh = window.restart;
         }
-        let quiet = events <= silence.quiet_events;
+        let quiet = window.events <= silence.quiet_events;
         self.quiet_run = if quiet { self.quiet_run + 1 } else { 0 };
         if self.open && self.quiet_run >= silence.gap_windows {
             self.open = false;
@@ -458,7 +466,8 @@ mod tests {
         assert!((confidence - 2.0 / 3.0).abs() < 1e-6);
     }
 
-    /// `.` is a window that is not quiet, `_` a quiet one, `|` a quiet one after a restart. Out:
+    /// `.` is a window that is not quiet, `_` a quiet one, `|` a quiet one after a restart, `:` one
+    /// that is not, after windows with a silence that were dropped. Out:
     /// `o` opens, `s` steps on, `e` ends (not stepped), `E` ends and opens, `-` nothing.
     fn check_turns(gap_windows: u64, windows: &str, expected: &str) {
         let silence = Silence { quiet_events: 5, gap_windows };
@@ -466,18 +475,34 @@ mod tests {
         let turns: String = windows
             .chars()
             .map(|window| {
-                let events = if window == '.' { 6 } else { 5 };
-                match activity.turn(&silence, events, window == '|') {
+                let window = Window {
+                    events: if matches!(window, '.' | ':') { 6 } else { 5 },
+                    restart: window == '|',
+                    after_silence: window == ':',
+                    ..Window::default()
+                };
+                match activity.turn(&silence, &window) {
                     Turn { ends: true, opens: true, steps: true, .. } => 'E',
                     Turn { ends: true, opens: false, steps: false, .. } => 'e',
                     Turn { ends: false, opens: true, steps: true, .. } => 'o',
                     Turn { ends: false, opens: false, steps: true, .. } => 's',
                     Turn { ends: false, opens: false, steps: false, .. } => '-',
-                    turn => panic!("{turn:?} at {window}"),
+                    turn => panic!("{turn:?} at {window:?}"),
                 }
             })
             .collect();
         assert_eq!(turns, expected, "{windows} with a gap of {gap_windows}");
+    }
+
+    #[test]
+    fn a_silence_is_as_many_quiet_windows_in_a_row_as_the_gap_has() {
+        let silence = Silence { quiet_events: 5, gap_windows: 3 };
+        let of = |events: &[u32]| -> Vec<Window> {
+            events.iter().map(|events| Window { events: *events, ..Window::default() }).collect()
+        };
+        assert!(silence.is_within(&of(&[9, 0, 5, 1, 9])));
+        assert!(silence.is_within(&of(&[0, 0, 0])));
+        assert!(!silence.is_within(&of(&[9, 0, 5, 6, 1, 9, 0, 0])));
     }
 
     #[test]
@@ -487,5 +512,6 @@ mod tests {
         check_turns(3, "__.___.", "osssseo");
         check_turns(2, ".|..", "oEss");
         check_turns(2, ".__|__.", "oseoe-o");
+        check_turns(2, "..:.__:.", "osEsseos");
     }
 }

@@ -15,6 +15,8 @@ pub struct Window {
     pub events: u32,
     /// The window opens a new grid, because the clock of the stream jumped or a pass begins.
     pub restart: bool,
+    /// A silence came before it, in windows that were dropped.
+    pub after_silence: bool,
     /// What was lost since the last window.
     pub losses: Losses,
 }

@@ -178,8 +178,8 @@ impl Ingest {
     }
 
     /// Windows that were cut are dropped, as [`Windower::drop_windows`] says.
-    pub fn drop_windows(&mut self, frames: &Frames) {
-        self.windower.drop_windows(frames);
+    pub fn drop_windows(&mut self, frames: &Frames, held_silence: bool) {
+        self.windower.drop_windows(frames, held_silence);
     }
 
     /// No more bytes come: [`Ingest::decode`] of what the decoder still holds.

@@ -57,7 +57,7 @@ impl Rules {
     pub fn last_segment(&self, windows: &[Window]) -> (Range<usize>, bool) {
         let (mut activity, mut last, mut first) = (Activity::default(), 0..0, false);
         for (k, window) in windows.iter().enumerate() {
-            let turn = activity.turn(&self.silence, window.events, window.restart);
+            let turn = activity.turn(&self.silence, window);
             if turn.opens {
                 (last, first) = (k..k, turn.first);
             }
@@ -269,7 +269,7 @@ impl Session {
         for (slot_index, SlotFrames { slot, frames }) in brought.iter().enumerate() {
             let Slot { activity, rules, .. } = &mut self.slots[*slot];
             for (k, window) in frames.windows().iter().enumerate() {
-                let turn = activity.turn(&rules.silence, window.events, window.restart);
+                let turn = activity.turn(&rules.silence, window);
                 if turn.steps {
                     let (slot_index, window) = (slot_index as u32, k as u32);
                     self.plan.push(PlannedStep { slot_index, window, reset: turn.opens });

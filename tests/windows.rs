@@ -173,6 +173,7 @@ impl BruteForce {
                 t_end_us: t0_us + (k + 1) * window_us,
                 events: events.len() as u32,
                 restart: std::mem::take(&mut restart),
+                after_silence: false,
                 losses: std::mem::take(&mut self.losses),
             };
             self.windows.push((window, counts.into_iter().collect()));
@@ -428,13 +429,14 @@ fn what_dropped_windows_would_have_told_is_told_by_the_next() {
     windower.push(&[event(100, 0), event(101, 9), event(102, 2), event(115, 0)], &mut frames);
     // Its grid is new and it has lost an event outside the sensor.
     assert!(frames.windows()[0].restart && frames.windows()[0].losses.outside == 1);
-    windower.drop_windows(&frames);
+    windower.drop_windows(&frames, true);
     frames.clear();
-    windower.push(&[event(125, 0)], &mut frames);
-    let window = frames.windows()[0];
-    assert!(window.restart);
+    windower.push(&[event(125, 0), event(135, 0)], &mut frames);
+    let [window, next] = frames.windows() else { panic!("{frames:?}") };
+    assert!(window.restart && window.after_silence);
+    assert!(!next.restart && !next.after_silence);
     assert_eq!(window.losses, Losses { outside: 1, overflow: 2, ..Losses::default() });
     let totals = windower.totals();
-    assert_eq!(totals.events, 8);
+    assert_eq!(totals.events, 9);
     assert_eq!(totals.losses, Losses { outside: 2, overflow: 2, ..Losses::default() });
 }

@@ -68,7 +68,8 @@ pub async fn hear(
         let Some(begun) = begun else { return Ok(None) };
         let mut seat = hub.claim().inspect_err(|_| hub.meters.refused())?;
         let feed = seat.open(name, false, &connection.client)?;
-        let stages = Stages::new((name, name), config.ingest(), feed, None, flow);
+        let stages =
+            Stages::new((name, name), config.ingest(), feed, None, flow, config.rules.silence);
         Ok(Some((begun, seat, stages)))
     });
     match opened {
@@ -127,7 +128,7 @@ impl Connection {
         }
         let feed = seat.open(name, hello.stream.is_some(), &self.client)?;
         self.client.kept.set(kept.is_some());
-        let stages = Stages::new((name, peer), ingest, feed, kept, self.flow);
+        let stages = Stages::new((name, peer), ingest, feed, kept, self.flow, config.rules.silence);
         // Its end stands in its records.
         let _ = self.events(begun, stages).await;
         Ok(())

@@ -19,7 +19,7 @@ use crate::view::ViewSpec;
 use crate::window::WindowConfig;
 
 /// Version of the files that this build writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Greatest size of a file.
 pub const MAX_SNAPSHOT_BYTES: u64 = 64 << 20;
 

@@ -11,6 +11,7 @@ use super::idle::Idle;
 use super::keeper::{Kept, Reply};
 use super::limits::{Flow, Overflow};
 use crate::codec::Need;
+use crate::decide::Silence;
 use crate::engine::Feed;
 use crate::error::{Error, Result, printable};
 use crate::frame::Frames;
@@ -31,6 +32,7 @@ pub struct Stages {
     feed: Feed,
     kept: Option<Kept>,
     overflow: Overflow,
+    silence: Silence,
     name: String,
     peer: String,
     /// Windows that were handed on.
@@ -47,6 +49,7 @@ impl Stages {
         feed: Feed,
         kept: Option<Kept>,
         flow: Flow,
+        silence: Silence,
     ) -> Self {
         info!(stream = name, peer, "stream opened");
         Stages {
@@ -58,6 +61,7 @@ impl Stages {
             feed,
             kept,
             overflow: flow.overflow,
+            silence,
             name: name.to_owned(),
             peer: peer.to_owned(),
             windows: 0,
@@ -209,7 +213,8 @@ impl Stages {
             info!(stream = self.name, peer = self.peer, "windows come too fast: some are dropped");
         }
         if self.overflow == Overflow::SkipToNewest {
-            self.ingest.drop_windows(&self.frames);
+            let held_silence = self.silence.is_within(self.frames.windows());
+            self.ingest.drop_windows(&self.frames, held_silence);
             self.frames.clear();
             return;
         }
@@ -217,7 +222,8 @@ impl Stages {
         while more {
             self.dropped.clear();
             more = self.ingest.cut(&mut self.dropped);
-            self.ingest.drop_windows(&self.dropped);
+            let held_silence = self.silence.is_within(self.dropped.windows());
+            self.ingest.drop_windows(&self.dropped, held_silence);
         }
     }
 }

@@ -324,7 +324,8 @@ impl Sender {
         let feed = seat.open(name, false, &client)?;
         let mut config = hub.config;
         config.reading.datagrams = Some(format);
-        let stages = Stages::new((name, name), config.ingest(), feed, None, flow);
+        let stages =
+            Stages::new((name, name), config.ingest(), feed, None, flow, config.rules.silence);
         Ok(Sender { client, _known: known, _seat: seat, stages, lost: 0, repeated: 0 })
     }
 
