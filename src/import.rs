@@ -18,6 +18,18 @@ pub struct Imported {
     pub unused: Vec<String>,
 }
 
+impl Imported {
+    /// Inputs of the first layer.
+    pub fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.spec.inputs)
+    }
+
+    /// Outputs of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.spec.neurons)
+    }
+}
+
 /// Reads a `state_dict` of Norse's tutorial network, from `.safetensors` or `.pt`: `l1`, a
 /// `LIFRecurrentCell`, and `fc_out`, a `Linear` before an `LICell`, alone or under a common prefix
 /// such as `snn.`. A `state_dict` does not hold the parameters of its cells.

@@ -13,7 +13,7 @@ use crate::event::{Event, Sensor};
 use crate::frame::Frames;
 use crate::prediction::Totals;
 use crate::view::{View, ViewSpec};
-use crate::window::{WindowConfig, Windower, WindowerState};
+use crate::window::{LATE_RUN, WindowConfig, Windower, WindowerState};
 
 /// How a stream is read.
 #[derive(Clone, Copy, Default)]
@@ -64,6 +64,9 @@ struct Span {
     begun: bool,
     /// So many events in a row came from `to_us` on.
     beyond: u64,
+    /// So many in a row came before the first: as many as tell that a clock was reset, or that the
+    /// first was far in the future.
+    before: u32,
 }
 
 impl Span {
@@ -76,6 +79,11 @@ impl Span {
         self.begun |= from_us == 0;
         if !event.is_malformed() {
             let first_us = *self.first_us.get_or_insert(event.t_us);
+            self.before = if event.t_us < first_us { self.before + 1 } else { 0 };
+            if self.before == LATE_RUN {
+                *self = Span { first_us: Some(event.t_us), begun: self.begun, ..Span::default() };
+            }
+            let first_us = self.first_us.unwrap_or(event.t_us);
             let after_us = |t_us: u64| event.t_us >= first_us.saturating_add(t_us);
             self.begun |= after_us(from_us);
             if !self.is_over() {

@@ -258,7 +258,11 @@ pub fn check_readout(readout: Readout, window_us: u64) -> Result<()> {
     }
 }
 
-fn check_labels(labels: &[String]) -> Result<()> {
+/// Checks that a model can have these labels.
+///
+/// # Errors
+/// [`Error::Model`] when there are none or too many, or one is no short plain text or there twice.
+pub fn check_labels(labels: &[String]) -> Result<()> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
         return Err(Error::Model(format!("{} labels are not in 1..{MAX_LABELS}", labels.len())));
     }

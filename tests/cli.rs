@@ -6,6 +6,7 @@ mod skip;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
+use dvs_stream::event::Event;
 use dvs_stream::model::Model;
 use dvs_stream::view::{Crop, ViewSpec};
 use program::{DECK, program, run, stderr, stdout};
@@ -139,6 +140,25 @@ fn every_kth_window_and_always_the_last() {
     }
 }
 
+/// Stray events follow the last segment: its windows come before it all the same.
+#[test]
+fn what_is_left_out_changes_no_order() {
+    let pip = (0..400).map(|k| (25 * k, k % 30, k % 29));
+    let stray = (0..40).map(|k| (10_000 + 1000 * k, 3, 3));
+    let rows: String = pip.chain(stray).map(|(t, x, y)| format!("{t},{x},{y},1\n")).collect();
+    let table = format!("t,x,y,p\n{rows}");
+    let order = |every: &str| -> Vec<String> {
+        let flags = ["--gap", "5ms", "--every", every];
+        let lines = records(&replay_bytes("trail.csv", table.as_bytes(), &flags).1);
+        lines.iter().map(|r| format!("{}{}", r["type"], r["window"])).collect()
+    };
+    let all = order("1");
+    let some = order("5");
+    let mut rest = all.iter();
+    assert!(some.iter().all(|line| rest.any(|own| own == line)), "{some:?} of {all:?}");
+    assert_eq!(all.iter().rev().take(3).rev().cloned().collect::<Vec<_>>(), some[2..]);
+}
+
 #[test]
 fn passes_are_one_stream_with_one_summary() {
     let once = records(&check(&["replay", DECK], 0));
@@ -191,6 +211,50 @@ fn a_span_keeps_what_comes_late_or_after_the_clock_began_anew() {
     let (_, lines, _) = replay_bytes("span.csv", table.as_bytes(), &["--from", "2ms"]);
     let summary = &of_type(&records(&lines), "summary")[0].clone();
     assert_eq!((&summary["events"], &summary["restarts"]), (&3400.into(), &1.into()));
+}
+
+/// As people and spreadsheets write them.
+#[test]
+fn tables_in_every_spelling() {
+    let rows = "1000,3,4,1\n1500,5,6,0\n";
+    for (table, code, told) in [
+        (format!("t,x@35,y@35,on\n{rows}"), 0, ""),
+        (format!("t, x@35 , y@35 , on\n{rows}"), 0, ""),
+        (format!("t, x@346 , y@260, on\n{rows}"), 3, "346x260"),
+        (format!("t,x@100000,y@260,on\n{rows}"), 1, "side `100000`"),
+        (format!("t,x@,y@260,on\n{rows}"), 1, "side ``"),
+        (format!("\u{feff}t,x,y,p\r\n{rows}"), 0, ""),
+        (format!("\u{feff}{rows}"), 0, ""),
+        (rows.trim_end().to_owned(), 0, ""),
+        ("1000,5,5,1".to_owned(), 0, ""),
+    ] {
+        let (is, lines, said) = replay_bytes("table.csv", table.as_bytes(), &[]);
+        assert_eq!(is, code, "{table}: {said}");
+        assert!(said.contains(told), "{table}: {said}");
+        let n = if table.contains("1500") { 2 } else { 1 };
+        let summary = records(&lines).pop().unwrap();
+        assert!(code > 0 || summary["events"] == n, "{table}: {lines}");
+    }
+}
+
+/// A first event far in the future is no start of a recording.
+#[test]
+fn a_span_begins_anew_with_the_clock() {
+    let far = Event::MAX_T_US;
+    let rows = (0..4000).map(|k| format!("{},{},{},1\n", 20 * k, k % 35, k % 33));
+    let table = format!("t,x,y,p\n{far},1,1,1\n{}", rows.collect::<String>());
+    let summary = |flags: &[&str]| {
+        let (code, lines, told) = replay_bytes("far.csv", table.as_bytes(), flags);
+        assert_eq!(code, 0, "{told}");
+        (of_type(&records(&lines), "summary")[0].clone(), told)
+    };
+    // The first thousand tell that the clock is another; the span begins with the last of them.
+    assert_eq!(summary(&["--from", "10ms"]).0["events"], 4000 - 999 - 500);
+    let short = summary(&["--to", "10ms"]).0;
+    assert_eq!((&short["windows"], &short["restarts"]), (&11.into(), &1.into()));
+    let (none, told) = summary(&["--from", "10s"]);
+    assert_eq!(none["events"], 0);
+    assert!(told.contains("no event comes from --from on"), "{told}");
 }
 
 #[test]
@@ -248,6 +312,20 @@ fn a_record_holds_every_neuron_of_every_window() {
     check(&["replay", "--record", npz.to_str().unwrap(), DECK], 0);
     assert_eq!(&std::fs::read(npz).unwrap()[..4], b"PK\x03\x04");
     check(&["replay", "--record", "deck.txt", DECK], 2);
+}
+
+#[test]
+fn where_nothing_could_be_read_an_older_record_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.npz");
+    let record = path.to_str().unwrap();
+    check(&["replay", "--record", record, DECK], 0);
+    let old = std::fs::read(&path).unwrap();
+    check(&["replay", "--record", record, "nowhere.aedat4"], 2);
+    let foreign = folder.path().join("foreign.csv");
+    std::fs::write(&foreign, "t,x@346,y@260,on\n0,1,1,1\n").unwrap();
+    check(&["replay", "--record", record, foreign.to_str().unwrap()], 3);
+    assert!(std::fs::read(&path).unwrap() == old);
 }
 
 /// Writes bytes to a file and replays it; gives the exit code, both outputs.
@@ -532,6 +610,23 @@ fn an_imported_network_reads_a_real_recording() {
     let out = path.to_str().unwrap();
     let flags = ["--labels", "cl,di,he,sp", "--sensor", "35x35", "--gap", "3ms", "--out", out];
     check(&[&["import", "norse", weights], &flags[..]].concat(), 0);
+    for (wrong, named) in [
+        (&["--gap", "0ms"][..], "--gap"),
+        (&["--readout", "max:99s"], "--readout"),
+        (&["--v-th=nan"], "v_th"),
+        (&["--alpha=1e300"], "1e300"),
+        (&["--window", "21ms"], "tau_mem_inv"),
+        (&["--labels", "cl,di,he,cl"], "--labels"),
+        (&["--labels", "cl,di,he"], "--labels: 3 names"),
+        (&["--sensor", "34x34"], "--sensor 34x34"),
+    ] {
+        let other = |flag: &&[&str]| !wrong.contains(&flag[0]);
+        let flags: Vec<&str> =
+            flags.chunks(2).filter(other).flatten().chain(wrong).copied().collect();
+        let output = run(&[&["import", "norse", weights], &flags[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
     let first = std::fs::read(&path).unwrap();
     check(&[&["import", "norse", weights], &flags[..]].concat(), 0);
     assert!(std::fs::read(&path).unwrap() == first, "equal imports are equal bytes");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
 use super::args::{parse_size, parse_time, parse_window};
@@ -10,7 +11,7 @@ use super::{Common, check_new_file, tell};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
-use crate::model::{Card, Model, VERSION};
+use crate::model::{Card, Model, VERSION, check_gap, check_labels, check_readout};
 use crate::nn::ChainParameters;
 use crate::store;
 use crate::view::ViewSpec;
@@ -107,6 +108,11 @@ pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a flag is refused for is wrong use, whatever a model's card would be refused for.
+fn check_flag(flag: &str, checked: crate::Result<()>) -> anyhow::Result<()> {
+    checked.map_err(|error| anyhow!("{flag}: {error}"))
+}
+
 fn model_of(args: &NorseArgs) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
     let parameters = ChainParameters {
         v_th: args.v_th,
@@ -116,7 +122,24 @@ fn model_of(args: &NorseArgs) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
         readout_tau_syn_inv: args.readout_tau_syn_inv,
         alpha: args.alpha,
     };
+    let parameters_fit = parameters.check(args.window as f64 * 1e-6);
+    check_flag("the cells' parameters", parameters_fit)?;
+    check_flag("--gap", check_gap(args.gap, args.window))?;
+    check_flag("--readout", check_readout(args.readout, args.window))?;
+    check_flag("--labels", check_labels(&args.labels))?;
     let imported = norse(&args.input, &parameters)?;
+    let (inputs, outputs) = (imported.inputs(), imported.outputs());
+    if inputs != args.sensor.addresses() {
+        bail!(
+            "--sensor {}: the network has {inputs} inputs, but such a sensor {} addresses (two \
+             polarities a pixel)",
+            args.sensor,
+            args.sensor.addresses()
+        );
+    }
+    if outputs != args.labels.len() {
+        bail!("--labels: {} names for the network's {outputs} outputs", args.labels.len());
+    }
     let card = Card {
         version: VERSION,
         sensor: args.sensor,

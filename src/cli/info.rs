@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
 pub struct InfoArgs {
-    /// Recordings or models; - is standard input
+    /// Recordings or models; - is a recording on standard input
     #[arg(required_unless_present = "devices", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// List the devices that networks can run on

@@ -33,7 +33,7 @@ fn probe(prefix: &[u8]) -> Match {
     let start = prefix.get(..prefix.len().min(MAX_LINE_BYTES)).unwrap_or_default();
     let whole = start.contains(&b'\n');
     let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
+    let line = String::from_utf8_lossy(unmarked(line));
     let first = line.split([',', '@']).next().unwrap_or_default();
     let may_be =
         if first.len() == line.len() { begins_a_name(first) } else { field_of(first).is_some() };
@@ -46,7 +46,12 @@ fn probe(prefix: &[u8]) -> Match {
 
 fn plausible(prefix: &[u8]) -> bool {
     let first = prefix.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    Columns::default().event(first).is_ok()
+    Columns::default().event(unmarked(first)).is_ok()
+}
+
+/// What follows a byte order mark, which spreadsheets put before a table.
+fn unmarked(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {
@@ -73,17 +78,22 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// Columns of a line of names; `None` where one of the four is missing.
-    fn named(line: &str) -> Option<Columns> {
+    /// Columns of a line of names; `None` where one of the four is missing. What stands for the size
+    /// of a sensor and cannot be one is an error.
+    fn named(line: &str) -> Option<std::result::Result<Columns, String>> {
         let mut of = [None; 4];
         let mut sides = [None; 4];
+        let mut strange = None;
         let mut n_columns = 0;
         for (k, name) in line.trim_end().split(',').enumerate() {
             let (name, side) = name.split_once('@').map_or((name, None), |(a, b)| (a, Some(b)));
             if let Some(which) = field_of(name) {
                 of[which] = Some(k);
                 sides[which] =
-                    side.and_then(|side| side.parse().ok()).filter(|&side: &u16| side > 0);
+                    side.and_then(|side| side.trim().parse().ok()).filter(|&side: &u16| side > 0);
+                if sides[which].is_none() {
+                    strange = strange.or(side);
+                }
             }
             n_columns = k + 1;
         }
@@ -92,7 +102,12 @@ impl Columns {
             [_, Some(width), Some(height), _] => Some(SensorSize { width, height }),
             _ => None,
         };
-        Some(Columns { of: [t, x, y, p], n_columns, size })
+        Some(match strange {
+            Some(side) => {
+                Err(format!("names the sensor's side `{side}`, expected 1 to {}", u16::MAX))
+            }
+            None => Ok(Columns { of: [t, x, y, p], n_columns, size }),
+        })
     }
 
     /// The event of a line, none where its time is a whole number that no time can be, or what is
@@ -124,6 +139,10 @@ impl Columns {
         let t_us = number(t).filter(|&t| t <= Event::MAX_T_US);
         Ok(t_us.map(|t_us| Event { t_us, x, y, polarity: Polarity::from_on(on) }))
     }
+}
+
+fn begins_with_names(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
 fn found(what: &str, text: &[u8], wanted: &str) -> String {
@@ -170,15 +189,17 @@ impl Csv {
     }
 
     fn first(&mut self, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
-        if !text.first().is_some_and(u8::is_ascii_alphabetic) {
+        let text = unmarked(text);
+        if !begins_with_names(text) {
             let columns = *self.columns.insert(Columns::default());
             return self.event(&columns, text, out);
         }
         let names = Columns::named(&String::from_utf8_lossy(text));
-        self.columns = Some(names.ok_or_else(|| {
+        let named = names.unwrap_or_else(|| {
             let text = text.escape_ascii();
-            self.malformed(format!("names the columns `{text}`, expected t, x, y and p among them"))
-        })?);
+            Err(format!("names the columns `{text}`, expected t, x, y and p among them"))
+        });
+        self.columns = Some(named.map_err(|what| self.malformed(what))?);
         Ok(())
     }
 
@@ -230,14 +251,20 @@ impl Decoder for Csv {
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let line = std::mem::take(&mut self.line);
         let whole = |columns: &Columns| columns.of[3] + 1 == columns.n_columns;
-        match (&self.columns, line.trim_ascii()) {
+        let columns = match self.columns {
+            None if !line.is_empty() && !begins_with_names(unmarked(&line)) => {
+                Some(Columns::default())
+            }
+            columns => columns,
+        };
+        match (columns, line.trim_ascii()) {
             (None, []) => {
                 let what = "the recording is empty".to_owned();
                 Err(Error::Malformed { format: NAME, offset: self.offset, what })
             }
             (Some(_), []) => Ok(()),
             // A number that was cut is a number still; a polarity is not.
-            (Some(columns), _) if whole(columns) => self.line(&line, out),
+            (Some(columns), _) if whole(&columns) => self.line(&line, out),
             _ => {
                 self.n_lines += 1;
                 Err(self.malformed("ends without a line end".to_owned()))

@@ -91,7 +91,7 @@ impl LayerSpec {
             let value =
                 *self.parameters.entry(parameter.name.to_owned()).or_insert(parameter.default);
             let refused = match parameter.kind {
-                _ if !(value as f32).is_finite() => "a finite number",
+                _ if !(value as f32).is_finite() => "a finite number of 32 bits",
                 ParameterKind::Rate if value <= 0.0 => "a positive rate in 1/s",
                 ParameterKind::Rate if value * dt_s > 2.0 => {
                     "a rate of at most 2 in one window: a faster one makes the steps diverge"
@@ -100,7 +100,7 @@ impl LayerSpec {
                 _ => continue,
             };
             return Err(Error::Model(format!(
-                "{} of cell {} is {value}, which is not {refused} (a window lasts {} ms)",
+                "{} of cell {} is {value:?}, which is not {refused} (a window lasts {} ms)",
                 parameter.name,
                 kind.name,
                 // From µs to s and back, which the last bits do not survive.

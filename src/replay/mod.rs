@@ -100,8 +100,11 @@ pub fn run(
     progress.clear();
     let mut session = ran?;
     let times_us = printer.finish()?;
-    if let (Some(path), Some(trace)) = (&replay.record, session.take_trace()) {
+    let worst = worst.into_inner();
+    // Where nothing was read, an older record stays.
+    let was_read = matches!(worst, 0 | 1) || !times_us.is_empty();
+    if let (Some(path), Some(trace), true) = (&replay.record, session.take_trace(), was_read) {
         record::write(path, &trace, &times_us)?;
     }
-    Ok(worst.into_inner())
+    Ok(worst)
 }

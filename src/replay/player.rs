@@ -47,6 +47,9 @@ impl Player<'_> {
             }
         }
         let totals = ingest.totals();
+        if self.replay.reading.from_us > 0 && totals.events == 0 && played.is_ok() {
+            self.progress.note(&format!("warning: {stream}: no event comes from --from on"));
+        }
         let error = played.as_ref().err();
         let error = error.filter(|error| !matches!(error, Error::Stopped));
         // Without an engine there is nobody to tell.

@@ -33,6 +33,8 @@ pub struct Printer<'a> {
 struct Held {
     /// The last prediction.
     line: Vec<u8>,
+    /// Segments that ended with it: no later line comes before what may be the stream's last.
+    segments: Vec<u8>,
     /// What was lost, told by the next prediction that is printed.
     losses: Losses,
 }
@@ -79,6 +81,7 @@ impl<'a> Printer<'a> {
             return;
         }
         let held = self.held.entry(stream.id).or_default();
+        self.buffer.append(&mut held.segments);
         held.losses += prediction.losses;
         let record = Record::Prediction(Prediction { losses: held.losses, ..*prediction });
         held.line.clear();
@@ -106,8 +109,15 @@ impl Outlet for Printer<'_> {
     fn record(&mut self, stream: &Stream, record: &Record, logits: &[f32], ending: bool) {
         if ending && let Some(held) = self.held.remove(&stream.id) {
             self.buffer.extend(held.line);
+            self.buffer.extend(held.segments);
         }
         match record {
+            Record::Segment(_)
+                if let Some(held) = self.held.get_mut(&stream.id)
+                    && !held.line.is_empty() =>
+            {
+                return self.sink.record(stream, record, logits, &mut held.segments);
+            }
             Record::Prediction(_) => return self.prediction(stream, record, logits),
             Record::Error { message, .. } => self.progress.tell(&format!("error: {message}")),
             Record::Summary(summary) => self.warn_outside(&stream.name, summary),
