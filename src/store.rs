@@ -121,6 +121,12 @@ impl Drop for Replacement {
     }
 }
 
+/// Whether a file is or would be put there, beside which others can lie: not a pipe, a device or
+/// standard output.
+pub fn is_for_a_file(path: &Path) -> bool {
+    matches!(target(path), Ok(Target::File(_)))
+}
+
 /// What a path names over any links.
 fn target(path: &Path) -> io::Result<Target> {
     let mut path = path.to_owned();

@@ -43,7 +43,8 @@ fn times_may_be_counted_from_the_first_event() {
     let rows = "1589163147370112,3,4,1\n1589163147371047,5,6,0\n1589163147370000,7,8,0\n";
     std::fs::write(&table, format!("t,x,y,on\n{rows}")).unwrap();
     let [table, moved] = [&table, &moved].map(|path| path.to_str().unwrap());
-    check(&["convert", "--from-zero", table, moved], 0);
+    let (_, told) = check(&["convert", "--from-zero", table, moved], 0);
+    assert!(told.contains("1 events are earlier than the first"), "{told}");
     let (rows, _) = check(&["convert", "--to", "csv", moved, "/dev/stdout"], 0);
     assert_eq!(rows.lines().skip(1).collect::<Vec<_>>(), ["0,3,4,1", "935,5,6,0", "0,7,8,0"]);
 }

@@ -478,6 +478,7 @@ fn wrong_use_is_said_in_one_line() {
         (&["--schedule", "linear"], "no schedule is called 'linear'"),
         (&["--group-by", "time"], "--group-by time"),
         (&["--folds", "FOLDS.csv:k", "--group-by", "time"], "--group-by time"),
+        (&["--folds", "5", "--group-by", "time"], "where all begin at 0"),
         (&["--window", "0ms"], "--window"),
         (&["--window", "61s"], "--window"),
         (&["--window", "30ms"], "tau_mem_inv"),
@@ -490,6 +491,39 @@ fn wrong_use_is_said_in_one_line() {
         assert_eq!(errors, 1, "{stderr}");
     }
     assert!(!Path::new(out).exists());
+}
+
+#[test]
+fn what_is_trained_on_is_not_replaced() {
+    let folder = pips(2);
+    let data = folder.path().join("pips");
+    let list = folder.path().join("listed");
+    std::fs::create_dir(&list).unwrap();
+    let labels: String = ["cl", "di"]
+        .iter()
+        .map(|class| {
+            let name = format!("{class}_0.aedat4");
+            std::fs::copy(data.join(class).join(&name), list.join(&name)).unwrap();
+            format!("{name},{class}\n")
+        })
+        .collect();
+    std::fs::write(list.join("labels.csv"), labels).unwrap();
+    let recording = data.join("cl/cl_0.aedat4");
+    let (labels, model) = (list.join("labels.csv"), folder.path().join("M.safetensors"));
+    let [data, list, recording, labels, model] =
+        [&data, &list, &recording, &labels, &model].map(|path| text(path));
+    for arguments in [
+        &[data, "--out", recording][..],
+        &[data, "--out", model, "--log", recording],
+        &[list, "--out", labels],
+        &[list, "--out", model, "--also", data, "--log", recording],
+        &[list, "--out", recording, "--val", data],
+    ] {
+        let before = [recording, labels].map(|path| std::fs::read(path).unwrap());
+        let (_, told) = check(&[&["train", "--epochs", "1"], arguments].concat(), 2);
+        assert!(told.contains("one of the files to train on"), "{told}");
+        assert!(before == [recording, labels].map(|path| std::fs::read(path).unwrap()));
+    }
 }
 
 /// As its card says. Takes minutes: `cargo test --release --test training -- --ignored`.

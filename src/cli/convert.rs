@@ -145,6 +145,13 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
             let n = grouped(n);
             tell(format_args!("warning: {output}: {n} events lie outside of {size} pixels"));
         }
+        if converted.before > 0 {
+            tell(format_args!(
+                "warning: {output}: {} events are earlier than the first and got its time, 0 \
+                 (--from-zero)",
+                grouped(converted.before)
+            ));
+        }
         if let Some(told) = converted.tally.told() {
             tell(format_args!("note: {}: {told}", args.input.display()));
         }

@@ -134,6 +134,12 @@ fn make_deck(
         tell("note: interrupted: nothing was written");
     }
     wrote?;
+    if !store::is_for_a_file(&args.out) {
+        if !common.quiet {
+            tell("note: the pips' truth is not written: there is no file for it to lie beside");
+        }
+        return Ok(());
+    }
     let mut side = String::from("from_us,to_us,label\n");
     for entry in &truth {
         side += &format!("{},{},{}\n", entry.from_us, entry.to_us, entry.pip.label());

@@ -13,11 +13,13 @@ use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
 use super::{Common, check_new_file, interruption, print, scores, tell};
 use crate::augment::Augmentations;
+use crate::dataset::is_of_dataset;
 use crate::error::Error;
 use crate::event::SensorSize;
 use crate::nn::ChainParameters;
 use crate::progress::Progress;
 use crate::score::Score;
+use crate::store;
 use crate::train::loss::LossKind;
 use crate::train::recipe::{Recipe, Schedule};
 use crate::train::report;
@@ -29,7 +31,7 @@ const EXAMPLES: &str = "Examples:
   dvs-stream train pips --out M.safetensors            folders pips/cl, pips/di, … of recordings
   dvs-stream train pips --split first:12 --out M.safetensors
                                                        keep the rest of each class out, and score it
-  dvs-stream train pips --recipe best --folds 5 --group-by time --out M.safetensors
+  dvs-stream train pips --recipe best --folds 5 --out M.safetensors
                                                        cross-validate, then train on everything
   dvs-stream synth --out pips --per-class 100          makes such folders";
 
@@ -234,7 +236,7 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
         device,
     };
     let is_text = common.is_text()?;
-    check_use(args)?;
+    check_use(args, &training)?;
     let stop = interruption()?;
     let mut teller = Teller::new(args, common);
     let begun = Instant::now();
@@ -285,12 +287,25 @@ fn command_line() -> String {
     std::iter::once("dvs-stream".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn check_use(args: &TrainArgs) -> anyhow::Result<()> {
+fn check_use(args: &TrainArgs, training: &Training) -> anyhow::Result<()> {
     let split = args.split.split()?;
     let read: Vec<&Path> = split.table().into_iter().collect();
     check_new_file("--out", "model file", &args.out, &read)?;
     if let Some(log) = &args.log {
         check_new_file("--log", "log file", log, &read)?;
+    }
+    let Training { data, also, validation, loading, .. } = training;
+    let folders = [data].into_iter().chain(also).chain(validation);
+    for (flag, path) in [("--out", Some(&args.out)), ("--log", args.log.as_ref())] {
+        let replaces =
+            |path: &Path| folders.clone().any(|folder| is_of_dataset(path, folder, loading));
+        if let Some(path) = path.filter(|path| replaces(path)) {
+            bail!("{flag} {}: this is one of the files to train on", path.display());
+        }
+    }
+    if args.report.is_none() && !store::is_for_a_file(&args.out) {
+        let out = args.out.display();
+        bail!("--out {out}: this is no file for the report to lie beside: name --report DIR");
     }
     let checkpoint = train::checkpoint_path(&args.out);
     let report = args.report_folder();

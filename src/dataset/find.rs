@@ -14,7 +14,7 @@ use super::labels::{Labels, MAX_LABEL_BYTES};
 use crate::codec::probe::PROBE_BYTES;
 use crate::codec::{FORMATS, Probe, probe};
 use crate::error::{Error, Result};
-use crate::model::MAX_LABELS;
+use crate::model::check_labels;
 use crate::source::read_bounded;
 use crate::store::unfinished;
 
@@ -75,6 +75,13 @@ pub(super) fn find(folder: &Path, loading: &Loading) -> Result<Found> {
     Ok(Found { labels, recordings, notes, ignored })
 }
 
+/// Whether a path is a recording or the label file of the dataset in that folder.
+pub fn is_of_dataset(path: &Path, folder: &Path, loading: &Loading) -> bool {
+    let (Ok(path), Ok(folder)) = (path.canonicalize(), folder.canonicalize()) else { return false };
+    let is_list = LABEL_FILES.iter().any(|name| path == folder.join(name));
+    path.starts_with(&folder) && (is_list || is_recording(&path, loading))
+}
+
 /// By label, names below the dataset's folder and paths.
 type Labelled = BTreeMap<String, Vec<(String, PathBuf)>>;
 
@@ -95,10 +102,10 @@ fn settle_labels(folder: &Path, loading: &Loading, found: &Labelled) -> Result<V
         ([only], None) => {
             format!("there is one class only, '{only}': training takes two at least")
         }
-        (_, None) if labels.len() > MAX_LABELS => {
-            format!("there are {} classes, of at most {MAX_LABELS}", labels.len())
-        }
-        _ => return Ok(labels),
+        _ => match check_labels(&labels) {
+            Ok(()) => return Ok(labels),
+            Err(error) => error.to_string(),
+        },
     };
     Err(refused(folder, what))
 }

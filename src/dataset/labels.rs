@@ -9,8 +9,10 @@ use crate::table;
 
 /// Greatest size of a label file.
 pub(super) const MAX_LABEL_BYTES: u64 = 64 << 20;
-/// First words of a header line.
-const HEADERS: &[&str] = &["file", "filename", "name", "path", "recording", "sample"];
+/// Names of the column of recordings.
+const NAME_COLUMNS: &[&str] = &["file", "filename", "name", "path", "recording", "sample"];
+/// Names of the column of classes, where it is not the one after that of recordings.
+const LABEL_COLUMNS: &[&str] = &["class", "label", "category", "target"];
 
 /// What a label file says of the files that there are.
 pub(super) struct Labels {
@@ -22,25 +24,46 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Reads lines of a name, with or without its extension, and a class, between them a comma, a
-    /// semicolon, a tab or blanks, in quotes where they hold one of these. Passes over empty lines, `#`
-    /// comments and a header.
+    /// semicolon, a tab or blanks, in quotes where they hold one of these. Passes over empty lines and
+    /// `#` comments. A first line may name the columns; without one there are two.
     ///
     /// # Errors
     /// What is wrong, and in which line.
     pub fn read(text: &str, files: &[(String, PathBuf)]) -> Result<Labels, String> {
         let names = Names::of(files);
         let mut labels = Labels { of_files: vec![None; files.len()], without_file: Vec::new() };
-        let mut first = true;
+        let (mut first, mut columns) = (true, None);
         for line in table::lines(text).filter(|line| !line.text.starts_with('#')) {
             let fail = |what: String| Err(line.refused(&what));
             let fields = line.fields()?;
-            let mut fields = fields.iter().map(String::as_str).filter(|field| !field.is_empty());
-            let (Some(name), Some(label)) = (fields.next(), fields.next()) else {
+            if std::mem::take(&mut first) {
+                columns = Columns::named(&fields).filter(|columns| {
+                    let name = columns.of(&fields).map(|(name, _)| names.find(name));
+                    matches!(name, Some(Place::None))
+                });
+                if columns.is_some() {
+                    continue;
+                }
+            }
+            let filled: Vec<_> = fields.iter().filter(|field| !field.is_empty()).collect();
+            let named = match (columns, filled.as_slice()) {
+                (Some(columns), _) => columns.of(&fields),
+                (None, [name, label, ..]) => Some((name.as_str(), label.as_str())),
+                (None, _) => None,
+            };
+            let Some((name, label)) = named else {
                 return fail(format!(
                     "'{}' is not a recording's name and its class, as in `heart_1.aedat,he`",
                     line.shown()
                 ));
             };
+            if columns.is_none() && filled.len() > 2 {
+                return fail(format!(
+                    "'{}' has more than a recording's name and its class: name the columns in a first \
+                     line, as in `name,class,…`",
+                    line.shown()
+                ));
+            }
             match names.find(name) {
                 Place::One(k) => match &labels.of_files[k] {
                     Some(_) => return fail(format!("'{name}' has a label already")),
@@ -49,17 +72,34 @@ impl Labels {
                 Place::Several => {
                     return fail(format!("'{name}' names several files: give the extension"));
                 }
-                Place::None if first && is_header(name) => (),
                 Place::None => labels.without_file.push(name.to_owned()),
             }
-            first = false;
         }
         Ok(labels)
     }
 }
 
-fn is_header(name: &str) -> bool {
-    HEADERS.contains(&name.to_ascii_lowercase().as_str())
+/// Where a line has its recording's name and its class.
+#[derive(Clone, Copy)]
+struct Columns {
+    name: usize,
+    label: usize,
+}
+
+impl Columns {
+    /// Those of a line of names.
+    fn named(fields: &[String]) -> Option<Self> {
+        let place = |known: &[&str]| {
+            fields.iter().position(|own| known.contains(&own.to_ascii_lowercase().as_str()))
+        };
+        let name = place(NAME_COLUMNS)?;
+        Some(Columns { name, label: place(LABEL_COLUMNS).unwrap_or(name + 1) })
+    }
+
+    fn of<'a>(&self, fields: &'a [String]) -> Option<(&'a str, &'a str)> {
+        let field = |k: usize| fields.get(k).map(String::as_str).filter(|own| !own.is_empty());
+        Some((field(self.name)?, field(self.label)?))
+    }
 }
 
 enum Place {

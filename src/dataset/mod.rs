@@ -21,6 +21,7 @@ use crate::view::ViewSpec;
 use crate::window::{Partial, WindowConfig};
 
 pub use cut::{Cutter, MAX_WINDOWS, MIN_GAP_WINDOWS};
+pub use find::is_of_dataset;
 use find::{Found, Recording};
 pub use read::MAX_EVENTS;
 use read::{Settled, in_parallel};

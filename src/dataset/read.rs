@@ -119,7 +119,7 @@ pub(super) fn settle(extents: &[Extent]) -> Settled {
             guessed: true,
             note: Some(format!(
                 "no recording names its sensor's size: it is taken as {square}, the smallest square \
-                 that holds every event (--sensor WxH says otherwise)"
+                 that holds every event (--size WxH says otherwise)"
             )),
         },
     }

@@ -62,6 +62,17 @@ impl Split {
     /// [`Error::Usage`] where a side would be empty, a class would not be trained on, or a
     /// table does not fit the dataset.
     pub fn folds(&self, dataset: &Dataset, by_time: bool, seed: u64) -> Result<Vec<Fold>> {
+        let folds = self.unhinted_folds(dataset, by_time, seed);
+        folds.map_err(|error| match error {
+            Error::Usage(what) if by_time => Error::Usage(format!(
+                "{what} (--group-by time: recordings of a class that overlap in time are one group, \
+                 also where all begin at 0)"
+            )),
+            error => error,
+        })
+    }
+
+    fn unhinted_folds(&self, dataset: &Dataset, by_time: bool, seed: u64) -> Result<Vec<Fold>> {
         let samples = &dataset.samples;
         let groups = if by_time { groups(samples) } else { (0..samples.len()).collect() };
         let folds = match self {

@@ -104,7 +104,7 @@ fn the_table_ends_the_stream() {
         let body = &mixed()[opening(0, -1, &declared()).len()..];
         let shift = head.len() + body.len() - end;
         let head = opening(0, (end + shift) as i64, &declared());
-        let bytes = [&head[..], body, b"whatever stands here"].concat();
+        let bytes = [&head[..], body, b"\x50\0\0\0\x10\0\0\0FTAB, whatever it holds"].concat();
         assert_eq!(read_stream(&bytes, None).events.len(), 4);
         let mut decoder = Aedat4Decoder::file(&DecoderOptions::default());
         assert_eq!(decoder.feed(&bytes, &mut Vec::new()).unwrap(), Need::Nothing);

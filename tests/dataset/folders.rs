@@ -66,6 +66,8 @@ fn label_files_in_every_spelling() {
         ("labels.csv", "file,class\none.aedat,10\ntwo.aedat,9\nsub/three.aedat,9\n"),
         ("labels.txt", "#sample #class\none\t10\n\ntwo   9\n  sub/three 9\n"),
         ("labels.csv", "\u{feff}Name;Class;more\none;10;x\ntwo; 9\n./sub/three.aedat;9"),
+        ("labels.csv", ",name,class\n0,one,10\n1,two.aedat,9\n2,sub/three,9\n"),
+        ("labels.csv", "class,split,file\n10,a,one\n9,,two\n9,b,sub/three\n"),
         ("labels.csv", "\"file\",\"class\"\n\"one.aedat\",\"10\"\ntwo,\"9\"\n\"sub/three\",9\n"),
         ("labels.tsv", "one\t10\ntwo\t9\r\nsub/three\t9\r\n"),
         ("labels.csv", "\u{feff}\"one\",\"10\"\r\ntwo,9\r\n\r\n\"sub/three.aedat\",9\r\n"),
@@ -140,6 +142,7 @@ fn labels_and_recordings_without_their_other_half() {
 #[test]
 fn bad_label_files_are_refused_by_line() {
     let cases = [
+        ("0,one,a\n1,two,b\n", vec!["line 1", "name the columns", "'0,one,a'"]),
         ("one,a\ntwo\n", vec!["labels.csv", "line 2", "'two'"]),
         ("one,a\none.aedat,b\n", vec!["line 2", "has a label already"]),
         ("twin,a\n", vec!["line 1", "'twin' names several files"]),
@@ -251,7 +254,7 @@ fn the_networks_sensor() {
     write(folder.path(), "b/1.csv", None, &[event(0, 2, 2)]);
     let dataset = read(folder.path(), &loading());
     assert_eq!(dataset.sensor.to_string(), "9x9");
-    assert!(dataset.notes[0].contains("9x9") && dataset.notes[0].contains("--sensor"));
+    assert!(dataset.notes[0].contains("9x9") && dataset.notes[0].contains("--size"));
     write(folder.path(), "b/2.csv", None, &[event(0, 60_000, 2)]);
     let dataset = read(folder.path(), &loading());
     assert_eq!((dataset.sensor.to_string(), dataset.samples.len()), ("9x9".into(), 2));
