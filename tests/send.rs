@@ -143,17 +143,21 @@ fn a_first_line_names_what_the_bytes_do_not_tell() {
             listener.accept().expect("a client").0.read_to_end(&mut bytes).expect("bytes");
             bytes
         };
-        [0, 1].map(one)
+        [0, 1, 2].map(one)
     });
     end(start(&["--speed", "max", nmnist, &url]), 0);
     let flags = ["--stream", "cam1", "--token-file", &token, "--sensor", "35x35"];
     end(start(&[&flags, [DECK, &url, "--speed", "max"].as_slice()].concat()), 0);
-    let [plain, named] = received.join().expect("bytes");
+    let flags = ["--stream", "cam1", "--resume", "--stream-id", "0"];
+    end(start(&[&flags, [DECK, &url, "--speed", "max"].as_slice()].concat()), 0);
+    let [plain, named, resumed] = received.join().expect("bytes");
     let with_line =
         |line: &str, file: &str| [line.as_bytes(), &std::fs::read(file).unwrap()].concat();
     assert!(plain == with_line("dvs-stream {\"format\":\"nmnist\"}\n", nmnist));
-    let line = r#"dvs-stream {"sensor":"35x35","stream":"cam1","token":"secret"}"#;
+    let line = r#"dvs-stream {"sensor":"35x35","stream":"cam1","resume":false,"token":"secret"}"#;
     assert!(named == with_line(&format!("{line}\n"), DECK));
+    let line = r#"dvs-stream {"stream_id":0,"stream":"cam1"}"#;
+    assert!(resumed == with_line(&format!("{line}\n"), DECK));
 }
 
 #[test]

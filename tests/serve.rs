@@ -234,6 +234,16 @@ fn neighbours_change_nothing() {
     }
 }
 
+/// At a batch a tick this would take minutes, and nobody waits for so long.
+#[test]
+fn a_tick_holds_up_no_stream_that_has_more_than_it_steps() {
+    let server = Server::tcp(&["--tick", "2s"]);
+    let recording = busy(20_000, 6, 0);
+    let expected = nameless(&replay(&recording, &[]).0);
+    assert!(nameless(&play(server.connect(), &recording, &[100_000])) == expected);
+    server.end();
+}
+
 fn all_read_as_their_replays(server: Server) {
     let recordings: Vec<Vec<u8>> =
         (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();

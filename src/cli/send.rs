@@ -52,6 +52,9 @@ pub struct SendArgs {
     /// Name of the stream, for the server (tcp, unix)
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
+    /// Go on from the state that the server keeps of --stream, instead of afresh
+    #[arg(long, requires = "stream")]
+    resume: bool,
     /// File with the token that the server asks for (tcp, unix)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -88,7 +91,12 @@ pub fn main(args: &SendArgs, common: &Common) -> anyhow::Result<ExitCode> {
         passes: args.passes,
         sensor: args.sensor,
         compression: args.compression.into(),
-        hello: Hello { stream: args.stream.clone(), token: token(args)?, ..Hello::default() },
+        hello: Hello {
+            stream: args.stream.clone(),
+            resume: (args.stream.is_some() && !args.resume).then_some(false),
+            token: token(args)?,
+            ..Hello::default()
+        },
         print: args.print,
     };
     let n_bytes = match is_stdin(&args.file) {

@@ -36,7 +36,7 @@ pub struct ServeArgs {
     /// TCP port; 0 picks a free one
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// Address that TCP clients reach it at
+    /// Address of every socket but --unix: TCP, UDP and HTTP
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     bind: IpAddr,
     /// UNIX socket
@@ -121,7 +121,8 @@ struct LimitArgs {
     /// [default: 100ms for datagrams and DV servers, never for others]
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
     idle: Option<u64>,
-    /// Step what has come of all streams together, once in so long; 0s: as it comes
+    /// Step what has come of all streams together, once in so long, and before where a stream has
+    /// more than 256 windows; 0s: as it comes
     /// [default: 0s, on a GPU the model's window]
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
     tick: Option<u64>,

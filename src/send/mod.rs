@@ -55,7 +55,7 @@ pub struct Transmission<'a> {
 }
 
 /// What the first line to a server may carry.
-#[derive(Clone, Default, serde::Serialize)]
+#[derive(Clone, Default, PartialEq, serde::Serialize)]
 pub struct Hello {
     /// The format, where the bytes have no mark.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,9 +63,15 @@ pub struct Hello {
     /// Size of the sensor, `WxH`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensor: Option<String>,
+    /// Event stream of a recording that holds several, where its bytes are sent as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<i32>,
     /// Name of the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
+    /// Whether it goes on from a state that the server keeps; with a name only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<bool>,
     /// What lets it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -231,10 +237,10 @@ impl Opening {
         let hello = Hello {
             format: (!self.is_marked).then_some(self.format.name),
             sensor: how.sensor.map(|size| size.to_string()),
+            stream_id: how.decoder.stream_id.filter(|_| !repacks),
             ..how.hello.clone()
         };
-        let is_needed = hello.format.is_some() || hello.stream.is_some() || hello.token.is_some();
-        if is_needed || hello.sensor.is_some() {
+        if hello != Hello::default() {
             sending.send(first_line(&hello)?.as_bytes())?;
         }
         let before = sending.n_bytes;

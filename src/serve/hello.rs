@@ -12,7 +12,7 @@ use crate::decide::Readout;
 use crate::error::{Error, Result};
 use crate::event::SensorSize;
 use crate::model::{check_gap, check_readout};
-use crate::quantity::{check_share, parse_time};
+use crate::quantity::{check_share, format_time_us, parse_time};
 use crate::telemetry::{ANONYMOUS, DEPARTED};
 use crate::view::{Crop, Orient, PolarityBit};
 
@@ -21,6 +21,9 @@ const MARK: &[u8] = b"dvs-stream ";
 
 /// Longest first line in bytes, its end included.
 pub const MAX_HELLO_BYTES: usize = 4 << 10;
+
+/// Windows of the longest silence that a first line may ask for, unless the server's own is longer.
+pub const MAX_GAP_WINDOWS: u64 = 1000;
 
 /// Longest name of a stream.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -157,6 +160,15 @@ impl Hello {
             let gap_us = parse_time(text).map_err(|what| wrong("gap", what))?;
             check_gap(gap_us, config.window.window_us)
                 .map_err(|error| wrong("gap", error.to_string()))?;
+            // Each event may be followed by as many windows.
+            let most_us = config.window.gap_us.max(MAX_GAP_WINDOWS * config.window.window_us);
+            if gap_us > most_us {
+                let most = format_time_us(most_us);
+                return Err(wrong(
+                    "gap",
+                    format!("{text} is longer than {most} (--gap allows more)"),
+                ));
+            }
             config.set_gap(gap_us);
         }
         Ok(config)
@@ -299,10 +311,12 @@ mod tests {
             "{\"gap\":\"0ms\"}",
             "{\"gap\":\"2\"}",
             "{\"gap\":\"9999999s\"}",
+            "{\"gap\":\"1001ms\"}",
             "{\"min_confidence\":1.5}",
         ] {
             assert!(asked(line).is_err(), "{line}");
         }
+        assert!(asked("{\"gap\":\"1s\"}").is_ok());
         assert!(opening(b"dvs-stream {\"readout\":\"least\"}\n").is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! switch between threads more than both.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 use super::about::About;
 use super::client::{Call, Client};
 use super::config::StreamConfig;
+use super::departed::Departed;
 use super::keeper::{Keeper, Reply};
 use super::load::Load;
 use super::subscriber::{Subscribers, Subscription};
@@ -29,8 +30,9 @@ use crate::session::{Rules, Session};
 use crate::sink::Sink;
 use crate::telemetry::{ANONYMOUS, AnswerMeters, Registry, ServerMeters};
 
-/// Names of streams that have left and keep their series; beyond it the oldest lose theirs.
-const MAX_DEPARTED: usize = 256;
+/// Names of streams that have left and keep their series, at least: as many as may be open, else.
+/// Beyond that the oldest lose theirs.
+const MIN_DEPARTED: usize = 256;
 /// How much later than what follows it the end of a connection may be seen: they are two.
 const END_LAG: Duration = Duration::from_millis(100);
 /// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
@@ -56,7 +58,8 @@ pub struct Hub {
     /// Rings for all who wait for a name or a slot when a stream has gone.
     freed: Notify,
     stopping: Cell<bool>,
-    stopped: Notify,
+    /// Rings when the engine is not to wait for its tick.
+    hurry: Notify,
     seats: Cell<usize>,
     /// Names of open streams, and whose they are.
     names: RefCell<HashMap<String, Rc<Client>>>,
@@ -74,7 +77,7 @@ pub struct Hub {
     /// Keeps the states of named streams, and when it last did.
     pub keeper: Option<Keeper>,
     kept_at: Cell<Instant>,
-    departed: RefCell<VecDeque<(Instant, String)>>,
+    departed: RefCell<Departed>,
     /// What is served.
     pub about: About,
     load: Load,
@@ -115,7 +118,7 @@ impl Hub {
             gone: Notify::new(),
             freed: Notify::new(),
             stopping: Cell::new(false),
-            stopped: Notify::new(),
+            hurry: Notify::new(),
             seats: Cell::new(0),
             names: RefCell::default(),
             clients: RefCell::default(),
@@ -137,6 +140,12 @@ impl Hub {
     /// Tells the engine that there is something to step.
     pub fn ring(&self) {
         self.bell.notify_one();
+    }
+
+    /// As [`Hub::ring`], and before its tick: a stream's batch is full and more is to come.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+        self.ring();
     }
 
     /// Whether the server is about to end.
@@ -172,7 +181,7 @@ impl Hub {
     /// Ends all connections.
     pub fn stop(&self) {
         self.stopping.set(true);
-        self.stopped.notify_one();
+        self.hurry.notify_one();
         self.clients.borrow().values().for_each(|client| client.call(Call::Stop));
     }
 
@@ -216,22 +225,13 @@ impl Hub {
 
     /// Series of streams that left long ago are added to those of all such streams.
     fn retire(&self, now: Instant) {
-        let mut departed = self.departed.borrow_mut();
-        while departed.front().is_some_and(|(left, _)| {
-            now.saturating_duration_since(*left) >= self.limits.metrics_retention
-        }) || departed.len() > MAX_DEPARTED
-        {
-            let Some((_, name)) = departed.pop_front() else { return };
-            if !self.names.borrow().contains_key(&name) {
-                self.registry.retire(&name);
-            }
+        let retention = self.limits.metrics_retention;
+        let most = self.limits.max_streams.max(MIN_DEPARTED);
+        let mut retired = self.departed.borrow_mut().take(now, retention, most);
+        retired.retain(|name| !self.names.borrow().contains_key(name));
+        if !retired.is_empty() {
+            self.registry.retire(&retired);
         }
-    }
-
-    fn depart(&self, name: String) {
-        let mut departed = self.departed.borrow_mut();
-        departed.retain(|(_, other)| *other != name);
-        departed.push_back((Instant::now(), name));
     }
 
     /// Why no more streams should come, if so.
@@ -358,7 +358,7 @@ impl Hub {
             self.bell.notified().await;
             if !self.limits.tick.is_zero() && !self.is_stopping() {
                 // What ends the server ends the pause.
-                ticks.wait(self.stopped.notified()).await;
+                ticks.wait(self.hurry.notified()).await;
             }
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.
@@ -446,7 +446,7 @@ impl Drop for Seat {
         self.hub.seats.set(self.hub.seats.get() - 1);
         if let Some(name) = self.name.take() {
             self.hub.names.borrow_mut().remove(&name);
-            self.hub.depart(name);
+            self.hub.departed.borrow_mut().add(name, Instant::now());
         }
         if let Some(id) = self.id {
             self.hub.routes.borrow_mut().remove(&id);

@@ -1,8 +1,8 @@
-//! Keeps the state of named streams in files, one a stream, and gives it back. One thread does
-//! all that, in order: a state is read after whatever was to be written before, and no disk, full
-//! or slow, holds up the engine.
+//! Keeps the state of named streams in files, one a stream, and gives it back. One thread does all
+//! that: a state that is asked for is read before others are written, but after the stream's own,
+//! and no disk, full or slow, holds up the engine.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,6 +40,9 @@ const MAX_QUEUED_BYTES: usize = 256 << 20;
 const MAX_QUEUED: usize = 2 * MAX_STREAMS as usize;
 /// Time for which a disk may be at one state, at least, before no more are given to it.
 const ANSWERS_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
+/// A state is written again after so long, even if nothing has come: it tells that the stream was
+/// there.
+const REFRESH: Duration = Duration::from_secs(60);
 /// Pause where there is no room for the last word.
 const END_PAUSE: Duration = Duration::from_millis(10);
 
@@ -72,16 +75,16 @@ impl Teller {
         let _ = self.warn.send(what);
     }
 
-    /// A state was written; `all` where no other waits to be.
-    fn written(&self, all: bool) {
-        self.meters.count(SnapshotResult::Written);
+    /// A state was written that stands for so many; `all` where no other waits to be.
+    fn written(&self, states: u64, all: bool) {
+        self.meters.count(SnapshotResult::Written, states);
         if all {
             self.failing.store(false, Ordering::Relaxed);
         }
     }
 
-    fn failed(&self, stream: &str, error: &Error) {
-        self.meters.count(SnapshotResult::Failed);
+    fn failed(&self, stream: &str, states: u64, error: &Error) {
+        self.meters.count(SnapshotResult::Failed, states);
         if !self.failing.swap(true, Ordering::Relaxed) {
             self.say(format!(
                 "the state of stream {stream} cannot be kept, so it may not go on from here: {error}"
@@ -91,7 +94,7 @@ impl Teller {
 
     /// The stream's state is not gone on from.
     fn unusable(&self, stream: &str, Unusable(result, why): Unusable) {
-        self.meters.count(result);
+        self.meters.count(result, 1);
         if result != SnapshotResult::Expired {
             let path = self.path(stream);
             self.say(format!("{}: {why}; the stream starts afresh", path.display()));
@@ -128,6 +131,8 @@ pub struct Keeper {
     busy_since: Arc<Mutex<Option<Instant>>>,
     /// Time for which the disk may be at one state.
     answers_within: Duration,
+    /// Time for which a state lasts.
+    within: Duration,
     teller: Teller,
     /// Digest of the model's file.
     model: Arc<str>,
@@ -139,12 +144,62 @@ pub struct Kept {
     keeper: Keeper,
     stream: String,
     settings: Settings,
+    /// When a state was last taken, and where the stream stood.
+    taken: Option<(Instant, (u64, usize))>,
 }
 
 enum Job {
-    Write { snapshot: Box<Snapshot>, replies: Vec<Reply> },
+    Write(Write),
     Read { stream: String, settings: Box<Settings>, reply: oneshot::Sender<Option<Box<Snapshot>>> },
     End(oneshot::Sender<()>),
+}
+
+/// A state that is to be written.
+struct Write {
+    snapshot: Box<Snapshot>,
+    replies: Vec<Reply>,
+    /// It stands for so many: itself, and earlier ones that it came before the writing of.
+    states: u64,
+}
+
+/// States that are to be written, one a stream, in order of arrival.
+#[derive(Default)]
+struct Waiting {
+    order: VecDeque<String>,
+    writes: HashMap<String, Write>,
+}
+
+impl Waiting {
+    /// A later state takes an earlier one's place, which is given back.
+    fn add(&mut self, mut write: Write) -> Option<Box<Snapshot>> {
+        let stream = write.snapshot.stream.clone();
+        let Some(earlier) = self.writes.remove(&stream) else {
+            self.order.push_back(stream.clone());
+            self.writes.insert(stream, write);
+            return None;
+        };
+        write.replies.extend(earlier.replies);
+        write.states += earlier.states;
+        self.writes.insert(stream, write);
+        Some(earlier.snapshot)
+    }
+
+    fn of(&mut self, stream: &str) -> Option<Write> {
+        self.writes.remove(stream)
+    }
+
+    fn next(&mut self) -> Option<Write> {
+        loop {
+            let stream = self.order.pop_front()?;
+            if let Some(write) = self.writes.remove(&stream) {
+                return Some(write);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
 }
 
 impl Keeper {
@@ -169,6 +224,7 @@ impl Keeper {
             queued: Arc::default(),
             busy_since: Arc::default(),
             answers_within: answers_within.max(ANSWERS_WITHIN_AT_LEAST),
+            within: keeping.within,
             teller: teller.clone(),
             model: model.into(),
         };
@@ -191,7 +247,7 @@ impl Keeper {
     /// A stream of this name, which [`check_name`] has passed, that is taken like this.
     pub fn stream(&self, name: &str, config: &StreamConfig) -> Kept {
         let settings = Settings::of(config, &self.model);
-        Kept { keeper: self.clone(), stream: name.to_owned(), settings }
+        Kept { keeper: self.clone(), stream: name.to_owned(), settings, taken: None }
     }
 
     /// Waits until all that was to be written is.
@@ -210,7 +266,7 @@ impl Keeper {
     fn write(&self, snapshot: Snapshot, replies: Vec<Reply>) {
         let (stream, length) = (snapshot.stream.clone(), snapshot.size());
         let queued = self.queued.fetch_add(length, Ordering::Relaxed);
-        let job = Job::Write { snapshot: Box::new(snapshot), replies };
+        let job = Job::Write(Write { snapshot: Box::new(snapshot), replies, states: 1 });
         let refused = if queued + length > MAX_QUEUED_BYTES {
             Err((job, format!("{queued} bytes wait to be written before it")))
         } else if self.is_stuck() {
@@ -222,9 +278,9 @@ impl Keeper {
                 TrySendError::Disconnected(job) => (job, "the server ends".to_owned()),
             })
         };
-        if let Err((Job::Write { replies, .. }, why)) = refused {
+        if let Err((Job::Write(Write { replies, .. }), why)) = refused {
             self.queued.fetch_sub(length, Ordering::Relaxed);
-            self.teller.failed(&stream, &Error::Unsupported(why));
+            self.teller.failed(&stream, 1, &Error::Unsupported(why));
             for reply in replies {
                 let _ = reply.send(false);
             }
@@ -256,6 +312,17 @@ impl Kept {
         self.keeper.teller.unusable(&self.stream, Unusable(SnapshotResult::Damaged, why));
     }
 
+    /// Whether the state of a stream that stands there, by its events and windows, was taken lately.
+    pub fn holds(&self, stands_at: (u64, usize)) -> bool {
+        let lately = REFRESH.min(self.keeper.within / 2);
+        self.taken.is_some_and(|(when, at)| at == stands_at && when.elapsed() < lately)
+    }
+
+    /// The state of a stream that stands there is being taken.
+    pub fn note(&mut self, stands_at: (u64, usize)) {
+        self.taken = Some((Instant::now(), stands_at));
+    }
+
     /// Takes the state of the stream's slot, and has it written with that of its ingest.
     pub fn saver(
         &self,
@@ -263,7 +330,7 @@ impl Kept {
         ended: bool,
         replies: Vec<Reply>,
     ) -> impl FnOnce(SlotState) + Send + 'static {
-        let Kept { keeper, stream, settings } = self.clone();
+        let Kept { keeper, stream, settings, .. } = self.clone();
         move |slot| {
             keeper.write(Snapshot::new(&stream, settings, ended, ingest, slot), replies);
         }
@@ -290,15 +357,44 @@ impl Worker {
         let every = self.keeping.within.clamp(SWEEP_EVERY_AT_LEAST, SWEEP_EVERY);
         self.sweep();
         let mut swept = Instant::now();
+        let (mut waiting, mut ends) = (Waiting::default(), Vec::new());
         loop {
-            match jobs.recv_timeout(every.saturating_sub(swept.elapsed())) {
-                Ok(job) => {
-                    self.busy(Some(Instant::now()));
-                    self.work(job);
-                    self.busy(None);
+            let mut first = None;
+            if waiting.is_empty() && ends.is_empty() {
+                first = match jobs.recv_timeout(every.saturating_sub(swept.elapsed())) {
+                    Ok(job) => Some(job),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+            }
+            for job in first.into_iter().chain(jobs.try_iter().take(MAX_QUEUED)) {
+                match job {
+                    Job::Write(write) => {
+                        let earlier = waiting.add(write);
+                        let freed = earlier.map_or(0, |earlier| earlier.size());
+                        self.queued.fetch_sub(freed, Ordering::Relaxed);
+                    }
+                    Job::Read { stream, settings, reply } => {
+                        if let Some(write) = waiting.of(&stream) {
+                            self.timed(|worker| worker.write(write));
+                        }
+                        // A client that has gone, or has waited long enough, wants it no more.
+                        if !reply.is_closed() {
+                            let read = self.timed(|worker| worker.read(&stream, &settings));
+                            let _ = reply.send(read);
+                        }
+                    }
+                    Job::End(reply) => ends.push(reply),
                 }
-                Err(RecvTimeoutError::Timeout) => (),
-                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            match waiting.next() {
+                Some(write) => self.timed(|worker| worker.write(write)),
+                None => {
+                    for reply in ends.drain(..) {
+                        // Who does not wait any more need not know.
+                        let _ = reply.send(());
+                    }
+                }
             }
             if swept.elapsed() >= every {
                 self.sweep();
@@ -307,32 +403,27 @@ impl Worker {
         }
     }
 
+    /// Does something of which the disk may make much.
+    fn timed<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        self.busy(Some(Instant::now()));
+        let done = what(self);
+        self.busy(None);
+        done
+    }
+
     fn busy(&self, since: Option<Instant>) {
         *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    fn work(&mut self, job: Job) {
-        match job {
-            Job::Write { snapshot, replies } => {
-                let written = self.write(&snapshot);
-                for reply in replies {
-                    // Who does not wait any more need not know.
-                    let _ = reply.send(written);
-                }
-            }
-            Job::Read { stream, settings, reply } => {
-                // A client that has gone, or has waited long enough, wants it no more.
-                if !reply.is_closed() {
-                    let _ = reply.send(self.read(&stream, &settings));
-                }
-            }
-            Job::End(reply) => {
-                let _ = reply.send(());
-            }
+    fn write(&mut self, Write { snapshot, replies, states }: Write) {
+        let written = self.try_write(&snapshot, states);
+        for reply in replies {
+            // Who does not wait any more need not know.
+            let _ = reply.send(written);
         }
     }
 
-    fn write(&mut self, snapshot: &Snapshot) -> bool {
+    fn try_write(&mut self, snapshot: &Snapshot, states: u64) -> bool {
         let stream = snapshot.stream.as_str();
         let waiting = self.queued.fetch_sub(snapshot.size(), Ordering::Relaxed) - snapshot.size();
         let is_full = |kept: &HashSet<String>| !kept.contains(stream) && kept.len() >= MAX_FILES;
@@ -347,10 +438,10 @@ impl Worker {
         };
         match &written {
             Ok(()) => {
-                self.teller.written(waiting == 0);
+                self.teller.written(states, waiting == 0);
                 self.kept.insert(stream.to_owned());
             }
-            Err(error) => self.teller.failed(stream, error),
+            Err(error) => self.teller.failed(stream, states, error),
         }
         written.is_ok()
     }
@@ -362,7 +453,7 @@ impl Worker {
         }
         match self.usable(bytes, stream, settings) {
             Ok(snapshot) => {
-                self.teller.meters.count(SnapshotResult::Resumed);
+                self.teller.meters.count(SnapshotResult::Resumed, 1);
                 Some(Box::new(snapshot))
             }
             Err(unusable) => {
@@ -413,7 +504,7 @@ impl Worker {
             let removed =
                 age.is_ok_and(|age| age >= lasts) && std::fs::remove_file(entry.path()).is_ok();
             if whole && removed {
-                self.teller.meters.count(SnapshotResult::Expired);
+                self.teller.meters.count(SnapshotResult::Expired, 1);
             } else if whole {
                 self.kept.insert(stream.to_owned());
             }

@@ -9,6 +9,7 @@ mod accept;
 mod client;
 mod config;
 mod connection;
+mod departed;
 mod dial;
 mod hello;
 mod http;
@@ -179,7 +180,15 @@ fn run_metered(
         listeners.accepting.iter().for_each(|listener| listener.abort());
         let own = (listeners.receiving, printing);
         let ended = shut_down(&hub, own, serve.limits.shutdown_timeout);
-        if !telling(&mut warnings, notice, ended).await {
+        let written = telling(&mut warnings, notice, ended).await;
+        let open = hub.n_seats();
+        if open > 0 {
+            notice(Notice::Warning(format!(
+                "{open} streams did not end in time, so their last answers and states are missing: \
+                 raise --shutdown-timeout"
+            )));
+        }
+        if !written {
             notice(Notice::Warning(
                 "not all states of streams were written in time: raise --shutdown-timeout"
                     .to_owned(),

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use tokio::task::yield_now;
 use tracing::info;
 
 use super::client::Client;
@@ -113,11 +114,15 @@ impl Stages {
             let begun = Instant::now();
             more = self.ingest.cut(&mut self.frames);
             hub.worked(begun);
+            if more {
+                // The batch is full, and more is to come than a tick should hold up.
+                hub.hurry();
+            }
             if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
                 hub.overrun();
-                self.drop_some();
+                self.drop_some().await;
                 more = self.overflow == Overflow::SkipToNewest;
             }
         }
@@ -164,12 +169,16 @@ impl Stages {
     /// Has the state kept in which the stream is after all that was taken in, if it is one to be
     /// kept; `ended` where nothing follows.
     pub async fn keep(&mut self, hub: &Hub, client: &Client, ended: bool, replies: Vec<Reply>) {
-        if self.kept.is_none() {
+        let stands_at = (self.ingest.totals().events, self.windows);
+        let is_due = |kept: &Kept| ended || !replies.is_empty() || !kept.holds(stands_at);
+        if !self.kept.as_ref().is_some_and(is_due) {
             return;
         }
         self.offer(hub, client).await;
         self.taken(hub).await;
-        if let Some(kept) = &self.kept {
+        let stands_at = (self.ingest.totals().events, self.windows);
+        if let Some(kept) = &mut self.kept {
+            kept.note(stands_at);
             self.feed.save(kept.saver(self.ingest.save(), ended, replies));
             hub.ring();
         }
@@ -207,8 +216,9 @@ impl Stages {
         ended
     }
 
-    /// Drops the batch that waits, for newer windows, or what was decoded and is not cut yet.
-    fn drop_some(&mut self) {
+    /// Drops the batch that waits, for newer windows, or what was decoded and is not cut yet. Others
+    /// have their turn after each batch: a few events may be many windows apart.
+    async fn drop_some(&mut self) {
         if !std::mem::replace(&mut self.drops, true) {
             info!(stream = self.name, peer = self.peer, "windows come too fast: some are dropped");
         }
@@ -216,6 +226,7 @@ impl Stages {
             let held_silence = self.silence.is_within(self.frames.windows());
             self.ingest.drop_windows(&self.frames, held_silence);
             self.frames.clear();
+            yield_now().await;
             return;
         }
         let mut more = true;
@@ -224,6 +235,7 @@ impl Stages {
             more = self.ingest.cut(&mut self.dropped);
             let held_silence = self.silence.is_within(self.dropped.windows());
             self.ingest.drop_windows(&self.dropped, held_silence);
+            yield_now().await;
         }
     }
 }

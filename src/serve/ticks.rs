@@ -20,11 +20,14 @@ impl Ticks {
         Ticks { every, next: Instant::now() }
     }
 
-    /// Waits for the next turn, or for `stopped`; one that is due is not waited for.
-    pub async fn wait(&mut self, stopped: impl Future<Output = ()>) {
+    /// Waits for the next turn; one that is due is not waited for. One that `hurry` asks for before
+    /// it moves none.
+    pub async fn wait(&mut self, hurry: impl Future<Output = ()>) {
         let mut now = Instant::now();
         if now < self.next {
-            let _ = timeout_at(self.next, stopped).await;
+            if timeout_at(self.next, hurry).await.is_ok() {
+                return;
+            }
             now = Instant::now();
         }
         self.next += self.every;
@@ -93,12 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_the_server_ends_the_wait() {
+    fn a_turn_in_a_hurry_is_at_once_and_moves_none() {
         paused(async {
             let (mut ticks, begun) = (Ticks::new(60_000 * MS), Instant::now());
             ticks.wait(pending()).await;
             ticks.wait(async {}).await;
             assert_eq!(begun.elapsed(), Duration::ZERO);
+            ticks.wait(pending()).await;
+            assert_eq!(begun.elapsed(), 60_000 * MS);
         });
     }
 }

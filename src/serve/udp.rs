@@ -87,7 +87,7 @@ pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Res
         notice(Notice::Warning(format!(
             "udp {}: the kernel grants a buffer of {granted} bytes, of {BUFFER_BYTES} asked for, so \
              bursts may be lost: raise net.core.rmem_max",
-            source.address
+            socket.local_addr()?
         )));
     }
     Ok(socket)

@@ -197,9 +197,9 @@ impl Default for SnapshotMeters {
 }
 
 impl SnapshotMeters {
-    /// One more.
-    pub fn count(&self, result: SnapshotResult) {
-        self.0[result as usize].increment(1);
+    /// So many more.
+    pub fn count(&self, result: SnapshotResult, n: u64) {
+        self.0[result as usize].increment(n);
     }
 }
 

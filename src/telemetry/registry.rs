@@ -1,7 +1,7 @@
 //! All series in one place, and their text for Prometheus. The number of series is bounded:
 //! those of a stream that is gone for good are added to `stream="departed"`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,11 +104,13 @@ impl Registry {
         metrics::with_local_recorder(self, what)
     }
 
-    /// Adds the counters of a stream that is gone to those of all such streams, and forgets what
-    /// else is known of it. Sums do not fall.
-    pub fn retire(&self, stream: &str) {
+    /// Adds the counters of streams that are gone to those of all such streams, and forgets what
+    /// else is known of them. Sums do not fall.
+    pub fn retire(&self, streams: &HashSet<String>) {
         let mut series = self.lock();
-        let own = |name: &Name| name.labels.iter().any(|(key, v)| key == "stream" && v == stream);
+        let own = |name: &Name| {
+            name.labels.iter().any(|(key, value)| key == "stream" && streams.contains(value))
+        };
         let names: Vec<Name> = series.keys().filter(|name| own(name)).cloned().collect();
         for name in names {
             let Some(Series::Counter(count)) = series.remove(&name) else { continue };
@@ -261,7 +263,7 @@ mod tests {
                 gauge!("dvs_ring_frames", "stream" => name.clone()).set(1.0);
             });
             sum += k;
-            registry.retire(&name);
+            registry.retire(&HashSet::from([name]));
         }
         assert_eq!(registry.len(), 1);
         let departed = "dvs_windows_total{stream=\"departed\"}";
