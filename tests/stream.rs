@@ -2,6 +2,8 @@
 //! reference's answers on real recordings, and silence.
 
 mod skip;
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+mod steppers;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use dvs_stream::session::{Rules, Session, windows_of};
 use dvs_stream::sink::{Labels, Style, by_name};
 use dvs_stream::synth::{self, Pip, PipOptions};
 use dvs_stream::window::Windower;
+use safetensors::SafeTensors;
 use skip::skip;
 
 const DECK: &str = "fixtures/deck.aedat4";
@@ -356,32 +359,75 @@ fn shared(path: &str) -> Option<PathBuf> {
 /// Norse's own readout and spikes, window by window, on 20 real recordings.
 #[test]
 fn real_recordings_read_as_norse_reads_them() {
-    let (Some(golden), Some(data)) = (shared("golden"), shared("data/poker-dvs")) else { return };
-    let facts = std::fs::read_to_string(golden.join("poker_norse.json")).unwrap();
-    let facts: serde_json::Value = serde_json::from_str(&facts).unwrap();
-    let bytes = std::fs::read(golden.join("poker_norse.safetensors")).unwrap();
-    let vectors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut windows = 0;
-    for recording in facts["recordings"].as_array().unwrap() {
-        let name = recording["file"].as_str().unwrap();
-        let path = data.join(name.trim_start_matches("poker-dvs/"));
-        windows += check_recording(&path, recording, &vectors);
+    let Some(golden) = Golden::open() else { return };
+    assert_eq!(golden.check("walk", &norses()).len(), 20);
+}
+
+/// By the GPU's kernels too, and every variable of every window is the walk's, bit for bit.
+#[cfg(any(feature = "kernel-host", feature = "cuda"))]
+#[test]
+fn kernels_read_real_recordings_as_norse_does() {
+    let Some(golden) = Golden::open() else { return };
+    let bits = |value: &f32| value.to_bits();
+    let model = norses();
+    let walked = golden.check("walk", &model);
+    for (name, network) in steppers::steppers(&model.network, 99 << 10, 3) {
+        let kernels = golden.check(&name, &Model { network: network.into(), ..model.clone() });
+        for (ours, walked) in kernels.iter().zip(&walked) {
+            for (ours, walked) in ours.variables().iter().zip(walked.variables()) {
+                let same = ours.rows.iter().map(bits).eq(walked.rows.iter().map(bits));
+                assert!(same, "{name}: another {}", ours.name);
+            }
+        }
     }
-    assert_eq!(windows, 307);
 }
 
 /// Largest difference of a logit; Norse's float32 and float64 runs differ by 6e-7.
 const LOGIT_TOLERANCE: f32 = 5e-6;
 
+/// What Norse read in the recordings that are shared.
+struct Golden {
+    facts: serde_json::Value,
+    vectors: Vec<u8>,
+    data: PathBuf,
+}
+
+impl Golden {
+    fn open() -> Option<Golden> {
+        let (golden, data) = (shared("golden")?, shared("data/poker-dvs")?);
+        let facts = std::fs::read_to_string(golden.join("poker_norse.json")).unwrap();
+        let facts = serde_json::from_str(&facts).unwrap();
+        let vectors = std::fs::read(golden.join("poker_norse.safetensors")).unwrap();
+        Some(Golden { facts, vectors, data })
+    }
+
+    /// All recordings by this model, and what its network did in each.
+    fn check(&self, what: &str, model: &Model) -> Vec<Trace> {
+        let vectors = SafeTensors::deserialize(&self.vectors).unwrap();
+        let recordings = self.facts["recordings"].as_array().unwrap();
+        let checked = recordings.iter().map(|facts| {
+            let file = facts["file"].as_str().unwrap();
+            let path = self.data.join(file.trim_start_matches("poker-dvs/"));
+            check_recording(what, model, &path, facts, &vectors)
+        });
+        let traces: Vec<_> = checked.collect();
+        let windows = traces.iter().map(|trace| trace.rows("readout.v").unwrap().len() / 4);
+        assert_eq!(windows.sum::<usize>(), 307, "{what}");
+        traces
+    }
+}
+
 fn check_recording(
+    what: &str,
+    model: &Model,
     path: &Path,
     facts: &serde_json::Value,
-    vectors: &safetensors::SafeTensors<'_>,
-) -> usize {
-    let model = norses();
-    let name = path.file_stem().unwrap().to_str().unwrap();
+    vectors: &SafeTensors<'_>,
+) -> Trace {
+    let stem = path.file_stem().unwrap().to_str().unwrap();
+    let name = format!("{what}: {stem}");
     let values = |suffix: &str| -> Vec<f32> {
-        let tensor = vectors.tensor(&format!("{name}.{suffix}")).unwrap();
+        let tensor = vectors.tensor(&format!("{stem}.{suffix}")).unwrap();
         match tensor.dtype() {
             safetensors::Dtype::F32 => {
                 tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
@@ -390,7 +436,7 @@ fn check_recording(
             dtype => panic!("{dtype:?}"),
         }
     };
-    let (records, trace) = replay_traced(&model, path, Readout::Last);
+    let (records, trace) = replay_traced(model, path, Readout::Last);
     let logits: Vec<f32> = records.iter(4).flat_map(|(_, _, logits)| logits.to_vec()).collect();
     let expected = values("logits");
     assert_eq!(logits.len(), expected.len(), "{name}");
@@ -402,11 +448,11 @@ fn check_recording(
         );
     }
     assert!(trace.rows("hidden.z").unwrap() == values("spikes"), "{name}: a spike differs");
-    let (records, _) = replay_traced(&model, path, Readout::Max);
+    let (records, _) = replay_traced(model, path, Readout::Max);
     let label = segments(&records, 4)[0].verdict.class.map(u64::from);
     assert_eq!(label, facts["label_max_all"].as_u64(), "{name}");
     assert_eq!(facts["windows"].as_u64(), Some(logits.len() as u64 / 4), "{name}");
-    logits.len() / 4
+    trace
 }
 
 /// The network that Norse trained, with the shipped model's rules.
