@@ -23,6 +23,7 @@ use dvs_stream::nn::{Device, DeviceChoice, Network, PlannedStep, State};
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::trainer::Trainer;
+use live::Outcome;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let device = arguments.first().map_or("cuda", String::as_str);
     let number = |k: usize| arguments.get(k).and_then(|text| text.parse().ok());
-    let seconds = number(1).unwrap_or(60);
+    let seconds = number(1).unwrap_or(60).max(1);
     let trial = Trial { seconds, streams: number(2).map_or(Trial::FULL, |n| n as usize).max(1) };
     let opened = match open(device) {
         Ok(opened) => opened,
@@ -133,26 +134,45 @@ fn streams(device: &Device, trial: &Trial) {
         let calls = trial.few(calls);
         let mut times: Vec<_> = (0..calls + 20).map(|_| streams.step()).skip(20).collect();
         times.sort();
-        let micros = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
-        let (n, median) = (streams.slots.len(), micros(50));
+        let (n, median, p99) = (streams.slots.len(), micros(&times, 50), micros(&times, 99));
         let per_window = median / (n * windows) as f64;
-        println!("{n:>8} {windows:>8} {median:>12.1} {:>12.1} {per_window:>14.3}", micros(99));
+        println!("{n:>8} {windows:>8} {median:>12.1} {p99:>12.1} {per_window:>14.3}");
     }
-    let (streams, seconds) = (trial.streams, trial.seconds);
     println!(
-        "\nticks of 1 ms, in which the engine steps a window of each stream and tells its records, by {} \
-         feeding threads; a tick is late when it ends after the next began",
+        "\nticks of 1 ms, in which the engine steps a window of each stream and tells its records; {} \
+         threads bring the windows before; a tick is late when it ends more than 1 ms after it was \
+         due, however late it began, and starved when it had to wait for its windows",
         feeders()
     );
     println!(
-        "{:>8} {:>8} {:>12} {:>12} {:>8} {:>14}",
-        "streams", "seconds", "median µs", "p99 µs", "late", "windows a tick"
+        "{:>8} {:>8} {:>12} {:>12} {:>12} {:>8} {:>8} {:>14}",
+        "streams",
+        "seconds",
+        "median µs",
+        "p99 µs",
+        "p99 from due",
+        "late",
+        "starved",
+        "windows a tick"
     );
     let network = Arc::new(network);
-    let holds = |streams, seconds| live::tick(&network, &model, streams, seconds);
-    // Whoever is held longest is looked for in short runs, and held as long as the others after that.
-    let (first, short) = (holds(streams, seconds), (seconds / 6).max(1));
-    let (mut held, mut missed) = if first { (streams, None) } else { (0, Some(streams)) };
+    most(trial, |streams, seconds| live::tick(&network, &model, streams, seconds));
+}
+
+/// Whoever is held longest is looked for in short runs, and held as long as the first after that.
+fn most(trial: &Trial, tick: impl Fn(usize, u64) -> Outcome) {
+    let (first, seconds) = (trial.streams, trial.seconds);
+    let short = (seconds / 6).max(1);
+    let mut beyond = None;
+    let mut holds = |streams, seconds| {
+        let outcome = tick(streams, seconds);
+        if outcome != Outcome::Held {
+            beyond = Some((streams, outcome));
+        }
+        outcome == Outcome::Held
+    };
+    let (least, mut missed) = if holds(first, seconds) { (first, None) } else { (0, Some(first)) };
+    let mut held = least;
     loop {
         let next = match missed {
             None if held >= MOST => break,
@@ -162,10 +182,21 @@ fn streams(device: &Device, trial: &Trial) {
         };
         if holds(next, short) { held = next } else { missed = Some(next) }
     }
-    while held > 0 && !holds(held, seconds) {
-        held -= (held / 20).max(1);
+    while held > least && !holds(held, seconds) {
+        held = (held - (held / 20).max(1)).max(least);
     }
-    println!("the most streams that 1 ms holds: {held}");
+    print!("the most streams that 1 ms holds: {held}");
+    match beyond {
+        Some((n, Outcome::Starved)) => println!(", or more: those of {n} streams came too late"),
+        None => println!(", or more, which were not tried"),
+        _ => println!(),
+    }
+}
+
+/// A percentile of sorted times.
+fn micros(sorted: &[Duration], percent: usize) -> f64 {
+    let rank = sorted.len().saturating_sub(1) * percent / 100;
+    sorted.get(rank).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
 }
 
 /// A window's active inputs, one in each span of `apart` addresses, and their counts.

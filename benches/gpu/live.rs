@@ -3,11 +3,11 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dvs_stream::engine::{Engine, Feed, Outlet, Turn};
+use dvs_stream::engine::{Engine, Feed, Outlet};
 use dvs_stream::frame::{Frames, Window};
 use dvs_stream::model::Model;
 use dvs_stream::nn::Network;
@@ -16,50 +16,143 @@ use dvs_stream::session::{Rules, Session};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{ACTIVE, TICK, active, feeders};
+use super::{ACTIVE, TICK, active, feeders, micros};
 
-/// Ticks before those that are measured.
+/// Ticks before those that are measured, one after another.
 const WARM: u32 = 100;
+/// So many ticks before its own a window may come, so that a feeder that wakes late delays none.
+const AHEAD: u32 = 3;
 /// A sleep ends no later than this, as a rule.
 const SPIN: Duration = Duration::from_micros(300);
 
-/// Steps all streams once a tick; says whether 99 of 100 ticks end in time, with all windows.
-pub fn tick(network: &Arc<Network>, model: &Model, streams: usize, seconds: u64) -> bool {
+/// What ticks came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 99 of 100 ended in time, with all windows.
+    Held,
+    /// They did not.
+    Missed,
+    /// They did not, but windows came late too: this says nothing of the device.
+    Starved,
+}
+
+/// What was seen of the ticks that were due.
+#[derive(Default)]
+struct Seen {
+    /// What ticks took by themselves.
+    taken: Vec<Duration>,
+    /// From when a tick was due to its end.
+    after_due: Vec<Duration>,
+    /// Ticks that waited for windows.
+    starved: u32,
+    windows: u64,
+}
+
+/// Steps all streams once a tick.
+pub fn tick(network: &Arc<Network>, model: &Model, streams: usize, seconds: u64) -> Outcome {
     let rules = Rules::of(model);
     let session = Session::new(network.clone(), rules, streams).expect("a session");
     let (mut engine, port) = Engine::new(session, rules.window_us);
     let feeds = (0..streams).map(|k| port.open(&format!("stream-{k}")).expect("an engine"));
     let mut feeds: Vec<Fed> =
         feeds.enumerate().map(|(k, feed)| Fed::new(network, k, feed)).collect();
-    let (over, ticks) = (AtomicBool::new(false), seconds as u32 * 1000);
-    let mut answers = Answers(0);
-    engine.turn(&mut answers).expect("a turn");
-    let (mut late, mut windows, mut times) = (0, 0, Vec::with_capacity(ticks as usize));
-    // Feeders begin together with the ticks.
-    let begun = Instant::now() + Duration::from_millis(20);
-    thread::scope(|scope| {
-        for share in feeds.chunks_mut(streams.div_ceil(feeders())) {
-            scope.spawn(|| feed(share, begun, &over));
+    engine.turn(&mut Answers(0)).expect("a turn");
+    let ticks = seconds as u32 * 1000;
+    let (over, begun) = (AtomicBool::new(false), AtomicU32::new(0));
+    let shares: Vec<_> = feeds.chunks_mut(streams.div_ceil(feeders())).collect();
+    let brought: Vec<_> = shares.iter().map(|_| AtomicU32::new(0)).collect();
+    let seen = thread::scope(|scope| {
+        for (share, brought) in shares.into_iter().zip(&brought) {
+            scope.spawn(|| feed(share, &begun, brought, &over));
         }
-        for k in 1..=WARM + ticks {
-            until(begun + TICK * k);
-            let turned = Instant::now();
-            while engine.turn(&mut answers).expect("a turn") == Turn::More {}
-            let told = std::mem::take(&mut answers.0);
-            if k > WARM {
-                times.push(turned.elapsed());
-                late += u32::from(Instant::now() > begun + TICK * (k + 1));
-                windows += told;
-            }
+        let (begun, brought, over, answers) = (&begun, &brought, &over, Answers(0));
+        let mut live = Live { engine, begun, brought, over, answers };
+        for _ in 0..WARM {
+            live.turn();
         }
-        over.store(true, Ordering::Relaxed);
+        live.run(ticks)
     });
-    times.sort();
-    let micros = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
-    let (median, p99) = (micros(50), micros(99));
-    let a_tick = windows as f64 / f64::from(ticks);
-    println!("{streams:>8} {seconds:>8} {median:>12.1} {p99:>12.1} {late:>8} {a_tick:>14.1}");
-    late <= ticks / 100 && a_tick >= 0.99 * streams as f64
+    seen.told(streams, seconds, ticks)
+}
+
+/// The engine, and how far it and its feeders are.
+struct Live<'a> {
+    engine: Engine,
+    begun: &'a AtomicU32,
+    /// For each feeder the ticks for which it has brought all windows.
+    brought: &'a [AtomicU32],
+    over: &'a AtomicBool,
+    answers: Answers,
+}
+
+impl Drop for Live<'_> {
+    /// Feeders end, be it that a turn has failed.
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Live<'_> {
+    /// Whether all windows of the next tick are there.
+    fn is_fed(&self) -> bool {
+        let next = self.begun.load(Ordering::Relaxed);
+        self.brought.iter().all(|brought| brought.load(Ordering::Acquire) > next)
+    }
+
+    /// One tick, as soon as its windows are there: a single turn, which takes one window of each stream.
+    fn turn(&mut self) -> Duration {
+        while !self.is_fed() {
+            thread::yield_now();
+        }
+        let turned = Instant::now();
+        self.begun.fetch_add(1, Ordering::Release);
+        self.engine.turn(&mut self.answers).expect("a turn");
+        turned.elapsed()
+    }
+
+    /// Ticks on a grid, until the last one's time is over; a late one puts off those after it.
+    fn run(&mut self, ticks: u32) -> Seen {
+        let mut seen = Seen::default();
+        self.answers.0 = 0;
+        let first = Instant::now() + TICK;
+        for due in (0..ticks).map(|k| first + TICK * k) {
+            until(due);
+            if Instant::now() >= first + TICK * ticks {
+                break;
+            }
+            seen.starved += u32::from(!self.is_fed());
+            let taken = self.turn();
+            seen.taken.push(taken);
+            seen.after_due.push(due.elapsed());
+        }
+        seen.windows = self.answers.0;
+        seen
+    }
+}
+
+impl Seen {
+    /// Prints a row.
+    fn told(mut self, streams: usize, seconds: u64, ticks: u32) -> Outcome {
+        let in_time = self.after_due.iter().filter(|after| **after <= TICK).count();
+        // Those that never began are late too.
+        let late = ticks - in_time as u32;
+        let stepped = self.taken.len() * streams;
+        self.taken.sort();
+        self.after_due.sort();
+        let (median, p99) = (micros(&self.taken, 50), micros(&self.taken, 99));
+        let after = micros(&self.after_due, 99);
+        let (starved, a_tick) = (self.starved, self.windows as f64 / f64::from(ticks));
+        println!(
+            "{streams:>8} {seconds:>8} {median:>12.1} {p99:>12.1} {after:>12.1} {late:>8} \
+             {starved:>8} {a_tick:>14.1}"
+        );
+        let few = ticks / 100;
+        match late <= few && self.windows == stepped as u64 {
+            true => Outcome::Held,
+            false if starved > few => Outcome::Starved,
+            false => Outcome::Missed,
+        }
+    }
 }
 
 /// Counts predictions.
@@ -79,39 +172,38 @@ impl Outlet for Answers {
 /// A stream whose windows are all alike.
 struct Fed {
     feed: Feed,
-    inputs: Vec<(u32, u16)>,
+    window: Frames,
     frames: Frames,
 }
 
 impl Fed {
     fn new(network: &Network, seed: usize, feed: Feed) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed as u64);
-        let inputs = active(&mut random, network.inputs() as u32 / ACTIVE).collect();
-        Fed { feed, inputs, frames: Frames::default() }
+        let mut window = Frames::default();
+        let mut events = 0;
+        for (address, count) in active(&mut random, network.inputs() as u32 / ACTIVE) {
+            window.add(address, count);
+            events += u32::from(count);
+        }
+        window.close(Window { t_end_us: 1000, events, ..Window::default() });
+        Fed { feed, window, frames: Frames::default() }
     }
 }
 
-/// Brings a window of each stream for every tick, in the time before it.
-fn feed(streams: &mut [Fed], begun: Instant, over: &AtomicBool) {
-    for k in 0.. {
-        until(begun + TICK * k);
-        let t_start_us = 1000 * u64::from(k);
-        let events = ACTIVE + ACTIVE / 4;
-        let window =
-            Window { t_start_us, t_end_us: t_start_us + 1000, events, ..Window::default() };
-        for Fed { feed, inputs, frames } in &mut *streams {
-            inputs.iter().for_each(|(address, count)| frames.add(*address, *count));
-            frames.close(window);
-            while !feed.offer(frames) {
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                thread::yield_now();
+/// Brings a window of each stream for every tick, before it begins.
+fn feed(streams: &mut [Fed], begun: &AtomicU32, brought: &AtomicU32, over: &AtomicBool) {
+    for tick in 0.. {
+        while tick >= begun.load(Ordering::Acquire) + AHEAD {
+            if over.load(Ordering::Relaxed) {
+                return;
             }
+            thread::sleep(TICK / 10);
         }
-        if over.load(Ordering::Relaxed) {
-            return;
+        for Fed { feed, window, frames } in &mut *streams {
+            frames.copy_from(window, 0);
+            assert!(feed.offer(frames), "a ring holds more windows than are brought ahead");
         }
+        brought.store(tick + 1, Ordering::Release);
     }
 }
 
