@@ -58,6 +58,8 @@ libraries() {
             export LD_LIBRARY_PATH=${found%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
         fi
     done
+    # compute-sanitizer, where the toolkit is
+    export PATH=$PATH:/usr/local/cuda/bin
 }
 
 heading() { printf '\n== %s\n' "$*"; }
