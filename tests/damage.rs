@@ -178,7 +178,8 @@ fn clean_cuts(format: &str, bytes: &[u8]) -> Vec<usize> {
                 let text = String::from_utf8_lossy(&bytes[..*k]).into_owned();
                 let columns: Vec<&str> =
                     text.rsplit('\n').next().unwrap_or_default().trim_end().split(',').collect();
-                text.ends_with('\n') || matches!(columns[..], [_, _, _, "0" | "1" | "-1"])
+                text.ends_with('\n')
+                    || text.contains('\n') && matches!(columns[..], [_, _, _, "0" | "1" | "-1"])
             };
             (1..bytes.len()).filter(is_whole).collect()
         }

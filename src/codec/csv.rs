@@ -141,10 +141,6 @@ impl Columns {
     }
 }
 
-fn begins_with_names(text: &[u8]) -> bool {
-    text.first().is_some_and(u8::is_ascii_alphabetic)
-}
-
 fn found(what: &str, text: &[u8], wanted: &str) -> String {
     let text = text.get(..text.len().min(32)).unwrap_or_default().escape_ascii();
     format!("has the {what} `{text}`, expected {wanted}")
@@ -190,7 +186,7 @@ impl Csv {
 
     fn first(&mut self, text: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let text = unmarked(text);
-        if !begins_with_names(text) {
+        if !text.first().is_some_and(u8::is_ascii_alphabetic) {
             let columns = *self.columns.insert(Columns::default());
             return self.event(&columns, text, out);
         }
@@ -251,13 +247,7 @@ impl Decoder for Csv {
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let line = std::mem::take(&mut self.line);
         let whole = |columns: &Columns| columns.of[3] + 1 == columns.n_columns;
-        let columns = match self.columns {
-            None if !line.is_empty() && !begins_with_names(unmarked(&line)) => {
-                Some(Columns::default())
-            }
-            columns => columns,
-        };
-        match (columns, line.trim_ascii()) {
+        match (self.columns, line.trim_ascii()) {
             (None, []) => {
                 let what = "the recording is empty".to_owned();
                 Err(Error::Malformed { format: NAME, offset: self.offset, what })
