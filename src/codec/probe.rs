@@ -149,7 +149,11 @@ const FOREIGN: &[(usize, &[u8], &str)] = &[
     (0, b"\x89PNG", "an image, not a recording of events"),
     (0, b"\xff\xd8\xff", "an image, not a recording of events"),
     (0, b"%PDF", "a PDF document, not a recording"),
-    (8, b"{\"", "a safetensors file, as models are, not a recording"),
+    (
+        8,
+        b"{\"",
+        "a safetensors file, as models are, not a recording: replay, eval and serve take it as --model",
+    ),
 ];
 
 const PROPHESEE: &str =
