@@ -875,21 +875,23 @@ fn logs_tell_of_streams_as_text_or_json() {
     let ended = format!("events={} late=0", summary["events"]);
     assert!(lines[1].contains("stream ended") && lines[1].contains(&ended), "{err}");
     assert!(lines[2].contains("refused") && lines[2].contains("first line"), "{err}");
-    let flags = ["--log-format", "json", "-v", "--port", "0", "--bind", "0.0.0.0"];
+    let flags = ["--log-format", "json", "-v", "--port", "0", "--bind", "0.0.0.0", "--gap", "7ms"];
     let server = plain(&flags, 1);
     let port = server.port("tcp").to_owned();
     let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     play(stream, &deck()[..700], &[100]);
     let (_, _, err) = server.terminated();
     let lines: Vec<Value> = err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines[0]["level"], "WARN");
-    assert!(lines[0]["message"].as_str().unwrap().contains("--token-file"));
+    for (line, told) in lines.iter().zip(["--gap 7ms replaces", "--token-file"]) {
+        assert_eq!(line["level"], "WARN");
+        assert!(line["message"].as_str().unwrap().contains(told), "{err}");
+    }
     assert_eq!(
-        (&lines[1]["message"], &lines[1]["level"]),
+        (&lines[2]["message"], &lines[2]["level"]),
         (&"stream opened".into(), &"INFO".into())
     );
-    assert_eq!((&lines[2]["format"], &lines[2]["malformed"]), (&"aedat4".into(), &0.into()));
-    assert!(lines[2]["error"].as_str().unwrap().contains("byte"), "{err}");
+    assert_eq!((&lines[3]["format"], &lines[3]["malformed"]), (&"aedat4".into(), &0.into()));
+    assert!(lines[3]["error"].as_str().unwrap().contains("byte"), "{err}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, truth_beside};
-use super::{Common, open_model, print, scores, settled, tell};
+use super::{Common, noting, open_model, print, scores, settled, tell};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
 use crate::eval::{self, Deck, DeckScore};
@@ -63,7 +63,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let is_text = common.is_text()?;
     check_use(args)?;
     let model = open_model(&args.model)?;
-    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
+    let (model, view, rules) = settled(model, &args.view, &args.answers, noting(common))?;
     let loading = Loading {
         sensor: Some(model.card.sensor),
         window_us: model.card.window_us,

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
-use super::{Common, tell};
+use super::{Common, noting, tell};
 use crate::error::printable;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,6 +27,14 @@ pub fn start(format: LogFormat, common: &Common) {
     match format {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Something that is as it was asked to be, and may surprise.
+pub fn note(format: LogFormat, what: &str, common: &Common) {
+    match format {
+        LogFormat::Json => tracing::warn!("{what}"),
+        LogFormat::Text => noting(common)(what),
     }
 }
 

@@ -262,13 +262,13 @@ fn model_name(args: &ModelArgs) -> String {
     path.unwrap_or_else(|| "the built-in model".to_owned())
 }
 
-/// The model with the flags over its card, the view, and how voltages become answers; says which
-/// flags differ from the model.
+/// The model with the flags over its card, the view, and how voltages become answers; `note` hears
+/// which flags differ from the model.
 fn settled(
     model: Model,
     view: &ViewArgs,
     answers: &AnswerArgs,
-    common: &Common,
+    note: impl Fn(&str),
 ) -> anyhow::Result<(Model, ViewSpec, Rules)> {
     let (view, mut told) = view.over(&model.card.view);
     let (card, told_too) = answers.over(&model.card);
@@ -280,11 +280,19 @@ fn settled(
         bail!("--readout: {error}");
     }
     let model = Model { card, ..model };
-    for line in told.iter().filter(|_| !common.quiet) {
-        tell(format_args!("note: {line}"));
-    }
+    told.iter().for_each(|line| note(line));
     let rules = Rules { min_confidence: answers.min_confidence, ..Rules::of(&model) };
     Ok((model, view, rules))
+}
+
+/// Tells notes, unless they are not wanted.
+fn noting(common: &Common) -> impl Fn(&str) {
+    let quiet = common.quiet;
+    move |line| {
+        if !quiet {
+            tell(format_args!("note: {line}"));
+        }
+    }
 }
 
 /// Whether a file can be written under that name, as far as can be told before it is, without the

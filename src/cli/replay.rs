@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, Speed, ViewArgs};
 use super::data::PartialArg;
-use super::{Common, check_new_file, interruption, open_model, settled, tell};
+use super::{Common, check_new_file, interruption, noting, open_model, settled, tell};
 use crate::ingest::Reading;
 use crate::pictures;
 use crate::progress::Progress;
@@ -91,7 +91,7 @@ fn parse_origin(text: &str) -> Result<OriginArg, String> {
 pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let model = open_model(&args.model)?;
     check_use(args)?;
-    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
+    let (model, view, rules) = settled(model, &args.view, &args.answers, noting(common))?;
     let replay = Replay {
         files: args.files.clone(),
         reading: Reading {

@@ -260,7 +260,9 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
     }
     let (model, bytes) = (open_model(&args.model)?, model_bytes(&args.model)?);
-    let (model, view, rules) = settled(model, &args.view, &args.answers, common)?;
+    log::start(args.log_format, common);
+    let note = |line: &str| log::note(args.log_format, line, common);
+    let (model, view, rules) = settled(model, &args.view, &args.answers, note)?;
     // A launch costs the same for one stream as for thousands.
     let tick_us = match args.model.device.device {
         DeviceChoice::Cpu => 0,
@@ -294,7 +296,6 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         spin: args.limits.spin,
         limits: args.limits.limits(&args.states, tick_us),
     };
-    log::start(args.log_format, common);
     let mut notice = |notice: Notice| match notice {
         Notice::Listening(what) => {
             let mut out = std::io::stdout();
