@@ -160,8 +160,7 @@ impl Learner {
     /// # Errors
     /// When the tensor library fails.
     pub fn is_finite(&self) -> Result<bool> {
-        let [weights, _, _] = self.backend.parameters().map_err(failed("read the weights"))?;
-        Ok(weights.iter().all(|weight| weight.is_finite()))
+        self.backend.are_finite().map_err(failed("read the weights"))
     }
 
     /// Everything that changes from step to step.

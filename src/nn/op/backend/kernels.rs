@@ -5,7 +5,7 @@
 
 use candle_core::Result;
 
-use super::{Backend, LossOf, OutputsOf, norm};
+use super::{Backend, LossOf, OutputsOf, are_finite, norm};
 use crate::nn::op::Chain;
 use crate::nn::op::adam::AdamStep;
 use crate::nn::op::bptt::{Columns, TrainingSample};
@@ -257,6 +257,10 @@ impl<M: Machine> Backend for ByKernels<M> {
 
     fn gradient_norm(&self) -> Result<f64> {
         Ok(norm(&self.gradients()?))
+    }
+
+    fn are_finite(&self) -> Result<bool> {
+        Ok(are_finite(&self.kernels.machine.copy(&self.weights)?))
     }
 
     fn parameters(&self) -> Result<[Vec<f32>; 3]> {

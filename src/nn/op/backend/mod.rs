@@ -47,6 +47,9 @@ pub(crate) trait Backend {
     /// Their euclidean norm.
     fn gradient_norm(&self) -> Result<f64>;
 
+    /// Whether all weights are numbers.
+    fn are_finite(&self) -> Result<bool>;
+
     /// The weights, Adam's means and its squares.
     fn parameters(&self) -> Result<[Vec<f32>; 3]>;
 
@@ -70,6 +73,12 @@ impl Chain {
         }
         Ok(Box::new(threads::OnThreads::new(self, &weights, threads, autapses)))
     }
+}
+
+/// Whether all are numbers; looks at many before it asks.
+fn are_finite(values: &[f32]) -> bool {
+    let finite = |all: bool, value: &f32| all & value.is_finite();
+    values.chunks(1024).all(|chunk| chunk.iter().fold(true, finite))
 }
 
 /// The euclidean norm, summed in 16 lanes.

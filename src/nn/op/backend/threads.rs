@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::{Backend, LossOf, OutputsOf, norm};
+use super::{Backend, LossOf, OutputsOf, are_finite, norm};
 use crate::nn::op::Chain;
 use crate::nn::op::adam::{AdamPart, AdamStep};
 use crate::nn::op::bptt::{Back, Tape, TrainingSample, Worker, in_parallel, run_all};
@@ -82,6 +82,10 @@ impl Backend for OnThreads {
 
     fn gradient_norm(&self) -> Result<f64> {
         Ok(norm(&self.gradients))
+    }
+
+    fn are_finite(&self) -> Result<bool> {
+        Ok(are_finite(&self.weights))
     }
 
     fn parameters(&self) -> Result<[Vec<f32>; 3]> {
