@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::frame::Window;
+use crate::frame::{Dropped, Window};
 use crate::prediction::{Segment, Verdict};
 use crate::quantity::{format_time_us, parse_time_us};
 
@@ -256,14 +256,6 @@ pub struct Silence {
     pub gap_windows: u64,
 }
 
-impl Silence {
-    /// Whether windows in a row hold one.
-    pub fn is_within(&self, windows: &[Window]) -> bool {
-        let mut activity = Activity::default();
-        windows.iter().any(|window| activity.turn(self, window).ends && !window.restart)
-    }
-}
-
 /// What a window does to its stream's segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Turn {
@@ -298,12 +290,28 @@ impl Activity {
         self.quiet_run <= MAX_COUNTED
     }
 
+    /// Follows windows in a row; gives what the next one is to tell if they are dropped.
+    pub fn follow(&mut self, silence: &Silence, windows: &[Window]) -> Dropped {
+        let mut ended = false;
+        for window in windows {
+            // What it tells of others was followed with them.
+            let own = Window { dropped: None, ..*window };
+            ended |= self.turn(silence, &own).ends && !window.restart;
+        }
+        Dropped { silence: ended, quiet_run: self.quiet_run }
+    }
+
     /// The stream's next window.
     pub fn turn(&mut self, silence: &Silence, window: &Window) -> Turn {
         let mut ends = false;
-        if window.restart || window.after_silence {
-            ends = std::mem::take(&mut self.open);
-            self.fresh = window.restart;
+        if let Some(Dropped { silence, quiet_run }) = window.dropped {
+            ends = silence && std::mem::take(&mut self.open);
+            self.fresh &= !silence;
+            self.quiet_run = quiet_run;
+        }
+        if window.restart {
+            ends |= std::mem::take(&mut self.open);
+            self.fresh = true;
         }
         let quiet = window.events <= silence.quiet_events;
         self.quiet_run = if quiet { self.quiet_run + 1 } else { 0 };
@@ -478,7 +486,7 @@ mod tests {
                 let window = Window {
                     events: if matches!(window, '.' | ':') { 6 } else { 5 },
                     restart: window == '|',
-                    after_silence: window == ':',
+                    dropped: (window == ':').then_some(Dropped { silence: true, quiet_run: 2 }),
                     ..Window::default()
                 };
                 match activity.turn(&silence, &window) {
@@ -494,15 +502,28 @@ mod tests {
         assert_eq!(turns, expected, "{windows} with a gap of {gap_windows}");
     }
 
+    /// However the windows are cut into batches, of which some are dropped, a segment that is open
+    /// where the windows are kept ends where it would if all were.
     #[test]
-    fn a_silence_is_as_many_quiet_windows_in_a_row_as_the_gap_has() {
-        let silence = Silence { quiet_events: 5, gap_windows: 3 };
-        let of = |events: &[u32]| -> Vec<Window> {
-            events.iter().map(|events| Window { events: *events, ..Window::default() }).collect()
-        };
-        assert!(silence.is_within(&of(&[9, 0, 5, 1, 9])));
-        assert!(silence.is_within(&of(&[0, 0, 0])));
-        assert!(!silence.is_within(&of(&[9, 0, 5, 6, 1, 9, 0, 0])));
+    fn a_silence_that_was_dropped_in_part_ends_the_segment() {
+        let silence = Silence { quiet_events: 5, gap_windows: 4 };
+        let events = [9, 9, 0, 5, 1, 0, 9, 9, 9, 2, 2, 9];
+        let windows = events.map(|events| Window { events, ..Window::default() });
+        for (first, last) in
+            (1..10).flat_map(|first| (first + 1..11).map(move |last| (first, last)))
+        {
+            let (mut whole, mut kept) = (Activity::default(), Activity::default());
+            let count = |activity: &mut Activity, windows: &[Window]| {
+                windows.iter().filter(|window| activity.turn(&silence, window).ends).count()
+            };
+            let mut ends = count(&mut kept, &windows[..first]);
+            count(&mut whole, &windows[..first]);
+            let dropped = whole.follow(&silence, &windows[first..last]);
+            let mut after = windows[last..].to_vec();
+            after[0].dropped = Some(dropped);
+            ends += count(&mut kept, &after);
+            assert_eq!(ends, 1, "dropped {first}..{last}");
+        }
     }
 
     #[test]

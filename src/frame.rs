@@ -2,6 +2,8 @@
 //!
 //! Knows events and losses; knows neither how windows are cut nor who steps them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::prediction::Losses;
 
 /// One window of a batch.
@@ -15,10 +17,20 @@ pub struct Window {
     pub events: u32,
     /// The window opens a new grid, because the clock of the stream jumped or a pass begins.
     pub restart: bool,
-    /// A silence came before it, in windows that were dropped.
-    pub after_silence: bool,
+    /// What is to be known of windows that were dropped before it.
+    pub dropped: Option<Dropped>,
     /// What was lost since the last window.
     pub losses: Losses,
+}
+
+/// What windows that were dropped have of silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// A silence became long enough in them to end a segment.
+    pub silence: bool,
+    /// So many quiet windows in a row come last, with those before them that were not dropped.
+    pub quiet_run: u64,
 }
 
 /// Addresses written at a time.

@@ -10,7 +10,7 @@ use crate::codec::{
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sensor};
-use crate::frame::Frames;
+use crate::frame::{Dropped, Frames};
 use crate::prediction::Totals;
 use crate::view::{View, ViewSpec};
 use crate::window::{LATE_RUN, WindowConfig, Windower, WindowerState};
@@ -80,7 +80,7 @@ impl Span {
         if !event.is_malformed() {
             let first_us = *self.first_us.get_or_insert(event.t_us);
             self.before = if event.t_us < first_us { self.before + 1 } else { 0 };
-            if self.before == LATE_RUN {
+            if self.before == LATE_RUN && !self.is_over() {
                 *self = Span { first_us: Some(event.t_us), begun: self.begun, ..Span::default() };
             }
             let first_us = self.first_us.unwrap_or(event.t_us);
@@ -186,8 +186,8 @@ impl Ingest {
     }
 
     /// Windows that were cut are dropped, as [`Windower::drop_windows`] says.
-    pub fn drop_windows(&mut self, frames: &Frames, held_silence: bool) {
-        self.windower.drop_windows(frames, held_silence);
+    pub fn drop_windows(&mut self, frames: &Frames, dropped: Dropped) {
+        self.windower.drop_windows(frames, dropped);
     }
 
     /// No more bytes come: [`Ingest::decode`] of what the decoder still holds.

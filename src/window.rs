@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, SensorSize};
-use crate::frame::{Frames, Window};
+use crate::frame::{Dropped, Frames, Window};
 use crate::prediction::{Losses, Totals};
 
 /// Where the grid of windows starts.
@@ -70,7 +70,7 @@ pub struct Place {
     events: u32,
     losses: Losses,
     restart: bool,
-    after_silence: bool,
+    dropped: Option<Dropped>,
     empty_run: u64,
     late_run: u32,
     first_us: u64,
@@ -115,7 +115,7 @@ impl Place {
             events: 0,
             losses: Losses::default(),
             restart: false,
-            after_silence: false,
+            dropped: None,
             empty_run: 0,
             late_run: 0,
             first_us: 0,
@@ -315,14 +315,14 @@ impl Windower {
     }
 
     /// These windows were cut and then dropped for want of time: their events are lost by
-    /// overflow, and what they would have told is told by the next window, also that they held a
-    /// silence (`held_silence`).
-    pub fn drop_windows(&mut self, frames: &Frames, held_silence: bool) {
-        self.at.after_silence |= held_silence;
+    /// overflow, and what they would have told is told by the next window.
+    pub fn drop_windows(&mut self, frames: &Frames, dropped: Dropped) {
+        let earlier = frames.windows().iter().map(|window| window.dropped).chain([self.at.dropped]);
+        let silence = dropped.silence || earlier.flatten().any(|earlier| earlier.silence);
+        self.at.dropped = Some(Dropped { silence, ..dropped });
         for window in frames.windows() {
             self.at.losses += window.losses;
             self.at.restart |= window.restart;
-            self.at.after_silence |= window.after_silence;
             self.count_lost(Losses { overflow: u64::from(window.events), ..Losses::default() });
         }
     }
@@ -444,7 +444,7 @@ impl Windower {
             t_end_us: self.at.end_us,
             events: std::mem::take(&mut self.at.events),
             restart: std::mem::take(&mut self.at.restart),
-            after_silence: std::mem::take(&mut self.at.after_silence),
+            dropped: self.at.dropped.take(),
             losses: std::mem::take(&mut self.at.losses),
         });
     }

@@ -223,6 +223,7 @@ fn tables_in_every_spelling() {
         (format!("t, x@346 , y@260, on\n{rows}"), 3, "346x260"),
         (format!("t,x@100000,y@260,on\n{rows}"), 1, "side `100000`"),
         (format!("t,x@,y@260,on\n{rows}"), 1, "side ``"),
+        (format!("t@us,x@35,y@35,p@1\n{rows}"), 0, ""),
         (format!("\u{feff}t,x,y,p\r\n{rows}"), 0, ""),
         (format!("\u{feff}{rows}"), 0, ""),
         (rows.trim_end().to_owned(), 0, ""),

@@ -80,6 +80,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "decide",
             "eval",
             "event",
+            "frame",
             "info",
             "ingest",
             "model",

@@ -508,6 +508,15 @@ fn what_is_trained_on_is_not_replaced() {
         })
         .collect();
     std::fs::write(list.join("labels.csv"), labels).unwrap();
+    // A dataset of links to that one.
+    let linked = folder.path().join("linked");
+    std::fs::create_dir(&linked).unwrap();
+    for name in ["labels.csv", "cl_0.aedat4", "di_0.aedat4"] {
+        std::os::unix::fs::symlink(list.join(name), linked.join(name)).unwrap();
+    }
+    let through = ["labels.csv", "cl_0.aedat4"].map(|name| linked.join(name));
+    let [linked, label_link, recording_link] =
+        [&linked, &through[0], &through[1]].map(|path| text(path));
     let recording = data.join("cl/cl_0.aedat4");
     let (labels, model) = (list.join("labels.csv"), folder.path().join("M.safetensors"));
     let [data, list, recording, labels, model] =
@@ -518,6 +527,8 @@ fn what_is_trained_on_is_not_replaced() {
         &[list, "--out", labels],
         &[list, "--out", model, "--also", data, "--log", recording],
         &[list, "--out", recording, "--val", data],
+        &[linked, "--out", label_link],
+        &[linked, "--out", recording_link],
     ] {
         let before = [recording, labels].map(|path| std::fs::read(path).unwrap());
         let (_, told) = check(&[&["train", "--epochs", "1"], arguments].concat(), 2);

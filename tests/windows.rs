@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dvs_stream::event::{Event, Polarity, SensorSize};
-use dvs_stream::frame::{Frames, Window};
+use dvs_stream::frame::{Dropped, Frames, Window};
 use dvs_stream::prediction::{Losses, Totals};
 use dvs_stream::window::{LATE_RUN, Origin, Partial, WindowConfig, Windower, gap_windows};
 use proptest::prelude::*;
@@ -173,7 +173,7 @@ impl BruteForce {
                 t_end_us: t0_us + (k + 1) * window_us,
                 events: events.len() as u32,
                 restart: std::mem::take(&mut restart),
-                after_silence: false,
+                dropped: None,
                 losses: std::mem::take(&mut self.losses),
             };
             self.windows.push((window, counts.into_iter().collect()));
@@ -429,12 +429,13 @@ fn what_dropped_windows_would_have_told_is_told_by_the_next() {
     windower.push(&[event(100, 0), event(101, 9), event(102, 2), event(115, 0)], &mut frames);
     // Its grid is new and it has lost an event outside the sensor.
     assert!(frames.windows()[0].restart && frames.windows()[0].losses.outside == 1);
-    windower.drop_windows(&frames, true);
+    windower.drop_windows(&frames, Dropped { silence: true, quiet_run: 3 });
     frames.clear();
     windower.push(&[event(125, 0), event(135, 0)], &mut frames);
     let [window, next] = frames.windows() else { panic!("{frames:?}") };
-    assert!(window.restart && window.after_silence);
-    assert!(!next.restart && !next.after_silence);
+    assert!(window.restart && !next.restart);
+    assert_eq!(window.dropped, Some(Dropped { silence: true, quiet_run: 3 }));
+    assert_eq!(next.dropped, None);
     assert_eq!(window.losses, Losses { outside: 1, overflow: 2, ..Losses::default() });
     let totals = windower.totals();
     assert_eq!(totals.events, 9);

@@ -52,7 +52,7 @@ pub struct ReplayArgs {
     /// Stop so long after the first event
     #[arg(long, value_name = "TIME", value_parser = args::parse_time)]
     to: Option<u64>,
-    /// Print each K-th window; the last always
+    /// Print each K-th window; the last always (a segment that it may have ended waits for the next)
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
     /// Where the grid of windows starts: first (event), or a sensor time in microseconds

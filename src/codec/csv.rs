@@ -91,7 +91,8 @@ impl Columns {
                 of[which] = Some(k);
                 sides[which] =
                     side.and_then(|side| side.trim().parse().ok()).filter(|&side: &u16| side > 0);
-                if sides[which].is_none() {
+                // The columns of times and polarities have no side.
+                if (1..3).contains(&which) && sides[which].is_none() {
                     strange = strange.or(side);
                 }
             }

@@ -77,9 +77,14 @@ pub(super) fn find(folder: &Path, loading: &Loading) -> Result<Found> {
 
 /// Whether a path is a recording or the label file of the dataset in that folder.
 pub fn is_of_dataset(path: &Path, folder: &Path, loading: &Loading) -> bool {
-    let (Ok(path), Ok(folder)) = (path.canonicalize(), folder.canonicalize()) else { return false };
-    let is_list = LABEL_FILES.iter().any(|name| path == folder.join(name));
-    path.starts_with(&folder) && (is_list || is_recording(&path, loading))
+    let (Ok(whole), Ok(within)) = (path.canonicalize(), folder.canonicalize()) else {
+        return false;
+    };
+    // What lies there may be links to what lies elsewhere.
+    let is_own = |own: &Path| own.canonicalize().is_ok_and(|own| own == whole);
+    LABEL_FILES.iter().any(|name| is_own(&folder.join(name)))
+        || whole.starts_with(within) && is_recording(&whole, loading)
+        || find(folder, loading).is_ok_and(|found| found.recordings.iter().any(|r| is_own(&r.path)))
 }
 
 /// By label, names below the dataset's folder and paths.

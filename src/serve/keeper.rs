@@ -63,6 +63,8 @@ struct Teller {
     warn: UnboundedSender<String>,
     /// A state could not be written; said once until none waits.
     failing: Arc<AtomicBool>,
+    /// States that could not be written.
+    failures: Arc<AtomicUsize>,
 }
 
 impl Teller {
@@ -85,6 +87,7 @@ impl Teller {
 
     fn failed(&self, stream: &str, states: u64, error: &Error) {
         self.meters.count(SnapshotResult::Failed, states);
+        self.failures.fetch_add(1, Ordering::Relaxed);
         if !self.failing.swap(true, Ordering::Relaxed) {
             self.say(format!(
                 "the state of stream {stream} cannot be kept, so it may not go on from here: {error}"
@@ -144,8 +147,8 @@ pub struct Kept {
     keeper: Keeper,
     stream: String,
     settings: Settings,
-    /// When a state was last taken, and where the stream stood.
-    taken: Option<(Instant, (u64, usize))>,
+    /// When a state was last taken, where the stream stood, and how many states had failed.
+    taken: Option<(Instant, (u64, usize), usize)>,
 }
 
 enum Job {
@@ -218,7 +221,8 @@ impl Keeper {
     ) -> Result<Self> {
         let (jobs, taken) = sync_channel(MAX_QUEUED);
         let (folder, meters) = (keeping.folder.clone(), SnapshotMeters::default());
-        let teller = Teller { folder, meters, warn, failing: Arc::default() };
+        let (failing, failures) = Default::default();
+        let teller = Teller { folder, meters, warn, failing, failures };
         let keeper = Keeper {
             jobs,
             queued: Arc::default(),
@@ -312,15 +316,23 @@ impl Kept {
         self.keeper.teller.unusable(&self.stream, Unusable(SnapshotResult::Damaged, why));
     }
 
-    /// Whether the state of a stream that stands there, by its events and windows, was taken lately.
+    /// Whether the state of a stream that stands there, by its events and windows, was taken lately,
+    /// and none has failed since.
     pub fn holds(&self, stands_at: (u64, usize)) -> bool {
         let lately = REFRESH.min(self.keeper.within / 2);
-        self.taken.is_some_and(|(when, at)| at == stands_at && when.elapsed() < lately)
+        let is_held = |(when, at, failures): (Instant, _, _)| {
+            at == stands_at && failures == self.failures() && when.elapsed() < lately
+        };
+        self.taken.is_some_and(is_held)
+    }
+
+    fn failures(&self) -> usize {
+        self.keeper.teller.failures.load(Ordering::Relaxed)
     }
 
     /// The state of a stream that stands there is being taken.
     pub fn note(&mut self, stands_at: (u64, usize)) {
-        self.taken = Some((Instant::now(), stands_at));
+        self.taken = Some((Instant::now(), stands_at, self.failures()));
     }
 
     /// Takes the state of the stream's slot, and has it written with that of its ingest.

@@ -12,13 +12,14 @@ use super::idle::Idle;
 use super::keeper::{Kept, Reply};
 use super::limits::{Flow, Overflow};
 use crate::codec::Need;
-use crate::decide::Silence;
+use crate::decide::{Activity, Silence};
 use crate::engine::Feed;
 use crate::error::{Error, Result, printable};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::prediction::Losses;
 use crate::ring::StreamEnd;
+use crate::window::BATCH_WINDOWS;
 
 /// One stream.
 pub struct Stages {
@@ -34,6 +35,12 @@ pub struct Stages {
     kept: Option<Kept>,
     overflow: Overflow,
     silence: Silence,
+    /// Where the stream stands after all windows, those that are dropped too.
+    activity: Activity,
+    /// So many of the frames are counted in.
+    followed: usize,
+    /// The last batch that was handed on was full.
+    was_full: bool,
     name: String,
     peer: String,
     /// Windows that were handed on.
@@ -63,6 +70,9 @@ impl Stages {
             kept,
             overflow: flow.overflow,
             silence,
+            activity: Activity::default(),
+            followed: 0,
+            was_full: false,
             name: name.to_owned(),
             peer: peer.to_owned(),
             windows: 0,
@@ -114,10 +124,6 @@ impl Stages {
             let begun = Instant::now();
             more = self.ingest.cut(&mut self.frames);
             hub.worked(begun);
-            if more {
-                // The batch is full, and more is to come than a tick should hold up.
-                hub.hurry();
-            }
             if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
@@ -153,8 +159,16 @@ impl Stages {
         if self.frames.is_empty() {
             return;
         }
+        let is_full = self.frames.len() >= BATCH_WINDOWS;
+        if is_full || self.was_full {
+            // More is to come than a tick should hold up.
+            hub.hurry();
+        }
+        self.was_full = is_full;
         self.taken(hub).await;
         client.room(hub).await;
+        self.follow();
+        self.followed = 0;
         self.windows += self.frames.len();
         self.feed.offer(&mut self.frames);
         hub.ring();
@@ -216,6 +230,15 @@ impl Stages {
         ended
     }
 
+    /// Where windows may be dropped, follows those that are not.
+    fn follow(&mut self) {
+        if self.overflow != Overflow::Wait {
+            let kept = &self.frames.windows()[self.followed..];
+            self.activity.follow(&self.silence, kept);
+            self.followed = self.frames.len();
+        }
+    }
+
     /// Drops the batch that waits, for newer windows, or what was decoded and is not cut yet. Others
     /// have their turn after each batch: a few events may be many windows apart.
     async fn drop_some(&mut self) {
@@ -223,18 +246,19 @@ impl Stages {
             info!(stream = self.name, peer = self.peer, "windows come too fast: some are dropped");
         }
         if self.overflow == Overflow::SkipToNewest {
-            let held_silence = self.silence.is_within(self.frames.windows());
-            self.ingest.drop_windows(&self.frames, held_silence);
+            let dropped = self.activity.follow(&self.silence, self.frames.windows());
+            self.ingest.drop_windows(&self.frames, dropped);
             self.frames.clear();
             yield_now().await;
             return;
         }
+        self.follow();
         let mut more = true;
         while more {
             self.dropped.clear();
             more = self.ingest.cut(&mut self.dropped);
-            let held_silence = self.silence.is_within(self.dropped.windows());
-            self.ingest.drop_windows(&self.dropped, held_silence);
+            let dropped = self.activity.follow(&self.silence, self.dropped.windows());
+            self.ingest.drop_windows(&self.dropped, dropped);
             yield_now().await;
         }
     }
