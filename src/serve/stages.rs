@@ -19,7 +19,7 @@ use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::prediction::Losses;
 use crate::ring::StreamEnd;
-use crate::window::BATCH_WINDOWS;
+use crate::window::{BATCH_ENTRIES, BATCH_WINDOWS};
 
 /// One stream.
 pub struct Stages {
@@ -127,6 +127,7 @@ impl Stages {
             if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
+                hub.hurry();
                 hub.overrun();
                 self.drop_some().await;
                 more = self.overflow == Overflow::SkipToNewest;
@@ -159,7 +160,7 @@ impl Stages {
         if self.frames.is_empty() {
             return;
         }
-        let is_full = self.frames.len() >= BATCH_WINDOWS;
+        let is_full = self.frames.len() >= BATCH_WINDOWS || self.frames.entries() >= BATCH_ENTRIES;
         if is_full || self.was_full {
             // More is to come than a tick should hold up.
             hub.hurry();
