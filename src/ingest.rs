@@ -78,12 +78,12 @@ impl Span {
     fn holds(&mut self, event: &Event, from_us: u64, to_us: Option<u64>) -> bool {
         self.begun |= from_us == 0;
         if !event.is_malformed() {
-            let first_us = *self.first_us.get_or_insert(event.t_us);
+            let mut first_us = *self.first_us.get_or_insert(event.t_us);
             self.before = if event.t_us < first_us { self.before + 1 } else { 0 };
             if self.before == LATE_RUN && !self.is_over() {
-                *self = Span { first_us: Some(event.t_us), begun: self.begun, ..Span::default() };
+                first_us = event.t_us;
+                *self = Span { first_us: Some(first_us), begun: self.begun, ..Span::default() };
             }
-            let first_us = self.first_us.unwrap_or(event.t_us);
             let after_us = |t_us: u64| event.t_us >= first_us.saturating_add(t_us);
             self.begun |= after_us(from_us);
             if !self.is_over() {

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::args::{parse_size, parse_time, parse_window};
-use super::{Common, check_new_file, tell};
+use super::{Common, check_flag, check_new_file, tell};
 use crate::decide::Readout;
 use crate::event::SensorSize;
 use crate::import::norse;
 use crate::model::{Card, Model, VERSION, check_gap, check_labels, check_readout};
-use crate::nn::ChainParameters;
+use crate::nn::{ChainParameters, check_specs};
 use crate::store;
 use crate::view::ViewSpec;
 
@@ -108,11 +108,6 @@ pub fn main(args: &ImportArgs, common: &Common) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a flag is refused for is wrong use, whatever a model's card would be refused for.
-fn check_flag(flag: &str, checked: crate::Result<()>) -> anyhow::Result<()> {
-    checked.map_err(|error| anyhow!("{flag}: {error}"))
-}
-
 fn model_of(args: &NorseArgs) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
     let parameters = ChainParameters {
         v_th: args.v_th,
@@ -122,8 +117,9 @@ fn model_of(args: &NorseArgs) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
         readout_tau_syn_inv: args.readout_tau_syn_inv,
         alpha: args.alpha,
     };
-    let parameters_fit = parameters.check(args.window as f64 * 1e-6);
-    check_flag("the cells' parameters", parameters_fit)?;
+    let mut specs = [parameters.hidden(1, 1), parameters.readout(1, 1)];
+    let fit = check_specs(specs.iter_mut(), args.window as f64 * 1e-6);
+    check_flag("the cells' parameters", fit.map(drop))?;
     check_flag("--gap", check_gap(args.gap, args.window))?;
     check_flag("--readout", check_readout(args.readout, args.window))?;
     check_flag("--labels", check_labels(&args.labels))?;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
@@ -273,16 +273,17 @@ fn settled(
     let (view, mut told) = view.over(&model.card.view);
     let (card, told_too) = answers.over(&model.card);
     told.extend(told_too);
-    if let Err(error) = check_gap(card.gap_us, card.window_us) {
-        bail!("--gap: {error}");
-    }
-    if let Err(error) = check_readout(card.readout, card.window_us) {
-        bail!("--readout: {error}");
-    }
+    check_flag("--gap", check_gap(card.gap_us, card.window_us))?;
+    check_flag("--readout", check_readout(card.readout, card.window_us))?;
     let model = Model { card, ..model };
     told.iter().for_each(|line| note(line));
     let rules = Rules { min_confidence: answers.min_confidence, ..Rules::of(&model) };
     Ok((model, view, rules))
+}
+
+/// What a flag is refused for is wrong use, whatever a model's card would be refused for.
+fn check_flag(flag: &str, checked: crate::Result<()>) -> anyhow::Result<()> {
+    checked.map_err(|error| anyhow!("{flag}: {error}"))
 }
 
 /// Tells notes, unless they are not wanted.

@@ -5,6 +5,7 @@
 //! separators.
 
 use super::columns::{begins_a_name, field_of};
+use super::probe::unmarked;
 use super::{
     Decoder, DecoderOptions, Encoder, EncoderOptions, Format, Match, Need, Patch, Tally, lose,
 };
@@ -47,11 +48,6 @@ fn probe(prefix: &[u8]) -> Match {
 fn plausible(prefix: &[u8]) -> bool {
     let first = prefix.split(|&byte| byte == b'\n').next().unwrap_or_default();
     Columns::default().event(unmarked(first)).is_ok()
-}
-
-/// What follows a byte order mark, which spreadsheets put before a table.
-fn unmarked(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 fn decoder(_: &DecoderOptions) -> Box<dyn Decoder> {

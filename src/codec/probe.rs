@@ -173,9 +173,14 @@ fn foreign(prefix: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// What follows a byte order mark, which other programs put before a text.
+pub(super) fn unmarked(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 fn is_page(prefix: &[u8]) -> bool {
     let start = prefix.trim_ascii_start();
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let start = unmarked(start);
     [b"<!doctype".as_slice(), b"<html", b"<head", b"<?xml"]
         .iter()
         .any(|tag| start.get(..tag.len()).is_some_and(|own| own.eq_ignore_ascii_case(tag)))

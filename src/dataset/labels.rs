@@ -48,8 +48,15 @@ impl Labels {
             let filled: Vec<_> = fields.iter().filter(|field| !field.is_empty()).collect();
             let named = match (columns, filled.as_slice()) {
                 (Some(columns), _) => columns.of(&fields),
-                (None, [name, label, ..]) => Some((name.as_str(), label.as_str())),
-                (None, _) => None,
+                (None, [name, label]) => Some((name.as_str(), label.as_str())),
+                (None, [] | [_]) => None,
+                (None, _) => {
+                    return fail(format!(
+                        "'{}' has more than a recording's name and its class: name the columns in a \
+                         first line, as in `name,class,…`",
+                        line.shown()
+                    ));
+                }
             };
             let Some((name, label)) = named else {
                 return fail(format!(
@@ -57,13 +64,6 @@ impl Labels {
                     line.shown()
                 ));
             };
-            if columns.is_none() && filled.len() > 2 {
-                return fail(format!(
-                    "'{}' has more than a recording's name and its class: name the columns in a first \
-                     line, as in `name,class,…`",
-                    line.shown()
-                ));
-            }
             match names.find(name) {
                 Place::One(k) => match &labels.of_files[k] {
                     Some(_) => return fail(format!("'{name}' has a label already")),

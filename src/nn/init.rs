@@ -9,7 +9,6 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{LayerSpec, LayerWeights};
-use crate::error::Result;
 
 /// Draws a layer's weights.
 ///
@@ -77,15 +76,6 @@ impl ChainParameters {
             ("alpha", self.alpha),
         ]);
         LayerSpec { cell: "lif".to_owned(), inputs, neurons, recurrent: true, parameters }
-    }
-
-    /// Checks them against the length of a window.
-    ///
-    /// # Errors
-    /// [`Error::Model`](crate::error::Error::Model) when a cell cannot have one of them.
-    pub fn check(&self, dt_s: f64) -> Result<()> {
-        self.hidden(1, 1).complete(dt_s)?;
-        self.readout(1, 1).complete(dt_s).map(drop)
     }
 
     /// The readout.

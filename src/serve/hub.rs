@@ -357,7 +357,7 @@ impl Hub {
         loop {
             self.bell.notified().await;
             if !self.limits.tick.is_zero() && !self.is_stopping() {
-                // What ends the server ends the pause.
+                // What ends the server, or is in a hurry, ends the pause.
                 ticks.wait(self.hurry.notified()).await;
             }
             let begun = Instant::now();

@@ -176,15 +176,16 @@ impl Waiting {
     /// A later state takes an earlier one's place, which is given back.
     fn add(&mut self, mut write: Write) -> Option<Box<Snapshot>> {
         let stream = write.snapshot.stream.clone();
-        let Some(earlier) = self.writes.remove(&stream) else {
+        let earlier = self.writes.remove(&stream).map(|earlier| {
+            write.replies.extend(earlier.replies);
+            write.states += earlier.states;
+            earlier.snapshot
+        });
+        if earlier.is_none() {
             self.order.push_back(stream.clone());
-            self.writes.insert(stream, write);
-            return None;
-        };
-        write.replies.extend(earlier.replies);
-        write.states += earlier.states;
+        }
         self.writes.insert(stream, write);
-        Some(earlier.snapshot)
+        earlier
     }
 
     fn of(&mut self, stream: &str) -> Option<Write> {
