@@ -337,7 +337,7 @@ impl Ingest {
 
 fn decoder(format: Option<&'static Format>, reading: &Reading, name: Option<&str>) -> AnyDecoder {
     match (reading.datagrams, format) {
-        (Some(datagrams), _) => AnyDecoder::datagrams(datagrams, reading.view.sensor),
+        (Some(datagrams), _) => AnyDecoder::datagrams(datagrams, reading.view.size(None)),
         (None, Some(format)) => AnyDecoder::of(format, &reading.decoder),
         (None, None) => AnyDecoder::probing(name, &reading.decoder),
     }

@@ -76,6 +76,7 @@ impl Model {
     /// [`Error::Model`] says what does not fit.
     pub fn new(mut card: Card, layers: Vec<LayerWeights>) -> Result<Self> {
         check_card(&card)?;
+        card.view = card.view.kept();
         let network = Network::new(layers, card.window_us as f64 * 1e-6)?;
         let (inputs, outputs) = (network.inputs(), network.outputs());
         if inputs != card.sensor.addresses() {

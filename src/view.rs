@@ -75,6 +75,9 @@ pub struct ViewSpec {
     /// Size of the recording's sensor, in place of what the recording says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensor: Option<SensorSize>,
+    /// Size of the sensor where neither the recording nor the user names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unnamed_sensor: Option<SensorSize>,
     /// Meaning of the stored polarity bit; the format's own where none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polarity: Option<PolarityBit>,
@@ -94,12 +97,23 @@ pub struct ViewSpec {
 }
 
 impl ViewSpec {
+    /// The size of a recording's sensor, where it is known; `named` is what the recording says.
+    pub fn size(&self, named: Option<SensorSize>) -> Option<SensorSize> {
+        self.sensor.or(named).or(self.unnamed_sensor)
+    }
+
     /// What the view leaves of a sensor before scaling, where that is known.
-    pub fn seen(&self, own: Option<SensorSize>) -> Option<SensorSize> {
+    pub fn seen(&self, named: Option<SensorSize>) -> Option<SensorSize> {
         match self.crop {
             Some(Crop { width, height, .. }) => Some(SensorSize { width, height }),
-            None => own.map(|own| if self.transpose { transposed(own) } else { own }),
+            None => self.size(named).map(|own| if self.transpose { transposed(own) } else { own }),
         }
+    }
+
+    /// The view as a model keeps it: the size that was asked for these recordings stands only for
+    /// those that name none, so that another camera's is not taken for it.
+    pub fn kept(self) -> Self {
+        ViewSpec { sensor: None, unnamed_sensor: self.size(None), ..self }
     }
 }
 
@@ -126,7 +140,7 @@ impl View {
     /// [`Error::Mismatch`] where the view's result has another size than the model's sensor, the
     /// crop lies outside the recording's, or what is mirrored before it has no known size.
     pub fn new(spec: &ViewSpec, sensor: &Sensor, model: SensorSize) -> Result<View> {
-        let known = spec.sensor.or(sensor.size);
+        let known = spec.size(sensor.size);
         let seen = match (known, spec.crop) {
             (Some(size), _) if spec.transpose => transposed(size),
             (Some(size), _) => size,
@@ -150,7 +164,7 @@ impl View {
         let size = SensorSize { width: crop.width, height: crop.height };
         let scale = spec.scale && (known.is_some() || spec.crop.is_some());
         if size != model && !scale {
-            return Err(mismatch(known, size, model));
+            return Err(mismatch(spec, known, size, model));
         }
         let columns = Axis {
             stored: seen.width,
@@ -243,14 +257,23 @@ fn settle_crop(crop: Option<Crop>, seen: SensorSize) -> Result<Crop> {
     Ok(crop)
 }
 
-fn mismatch(known: Option<SensorSize>, left: SensorSize, model: SensorSize) -> Error {
+fn mismatch(
+    spec: &ViewSpec,
+    known: Option<SensorSize>,
+    left: SensorSize,
+    model: SensorSize,
+) -> Error {
     let what = match known {
         Some(size) if size == left => format!("the recording's sensor has {size} pixels"),
         _ => format!("the view leaves {left} pixels"),
     };
+    let as_trained = spec.unnamed_sensor.filter(|size| Some(*size) != known);
+    let as_trained = as_trained.map_or(String::new(), |size| {
+        format!(", or take it for the sensor of {size} that the model was trained with by --sensor {size}")
+    });
     Error::Mismatch(format!(
         "{what}, the model's {model}: cut a part of that size out with \
-         --crop X,Y,{},{}, or map all of it with --scale",
+         --crop X,Y,{},{}, or map all of it with --scale{as_trained}",
         model.width, model.height
     ))
 }

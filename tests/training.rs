@@ -14,12 +14,14 @@ use std::process::Command;
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::decide::{Readout, Silence};
 use dvs_stream::event::SensorSize;
+use dvs_stream::model::Model;
 use dvs_stream::nn::Device;
 use dvs_stream::session::Rules;
 use dvs_stream::train::checkpoint;
 use dvs_stream::train::prepare::Preparation;
 use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::trainer::{Heard, Trainer};
+use dvs_stream::view::ViewSpec;
 use dvs_stream::window::{Partial, WindowConfig};
 use pips::{pips, text};
 use program::{PROGRAM, check};
@@ -431,6 +433,51 @@ fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &s
     for row in score["anytime"].as_array().unwrap() {
         let expected = right_after[&row["ms"].as_u64().unwrap()] as f64 / n;
         assert!((row["accuracy"].as_f64().unwrap() - expected).abs() < 1e-9, "{row}");
+    }
+}
+
+#[test]
+fn the_sensor_asked_for_in_training_is_not_that_of_another_camera() {
+    let folder = pips(1);
+    let path = |name: &str| folder.path().join(name);
+    let (data, model) = (path("pips"), path("M"));
+    let [one, large, unnamed] = ["pips/di/di_0.aedat4", "large.aedat4", "unnamed.csv"].map(path);
+    check(&["convert", "--sensor", "346x260", text(&one), text(&large)], 0);
+    check(&["convert", text(&one), text(&unnamed)], 0);
+    let named = std::fs::read_to_string(&unnamed).unwrap();
+    std::fs::write(&unnamed, named.replacen("t,x@35,y@35,", "t,x,y,", 1)).unwrap();
+    let train = |flags: &[&str]| {
+        let train = ["train", "-q", "--epochs", "1", "--out", text(&model), text(&data)];
+        check(&[&train[..], flags].concat(), 0);
+    };
+    let replay = |flags: &[&str], recording: &Path, code| {
+        check(&[&["replay", "--model", text(&model), text(recording)], flags].concat(), code)
+    };
+    train(&["--sensor", "70x70", "--scale", "--size", "35x35"]);
+    let [as_trained, as_named] = ["70x70", "346x260"].map(|size| {
+        [&unnamed, &large].map(|recording| replay(&["--sensor", size], recording, 0).0)
+    });
+    assert_ne!(as_trained, as_named);
+    assert_eq!(replay(&[], &unnamed, 0), (as_trained[0].clone(), String::new()));
+    assert_eq!(replay(&[], &large, 0), (as_named[1].clone(), String::new()));
+
+    train(&["--sensor", "35x35"]);
+    // As model files had it before.
+    let mut old = Model::from_bytes(&std::fs::read(&model).unwrap()).unwrap();
+    old.card.view = ViewSpec { sensor: old.card.view.unnamed_sensor, ..ViewSpec::default() };
+    let old = old.to_bytes().unwrap();
+    for bytes in [std::fs::read(&model).unwrap(), old] {
+        std::fs::write(&model, bytes).unwrap();
+        let (_, told) = replay(&[], &large, 3);
+        for part in ["346x260", "35x35", "--sensor 35x35", "--scale"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let (lines, told) = replay(&[], &unnamed, 0);
+        assert!(lines.lines().count() > 10 && told.is_empty(), "{told}");
+        assert_eq!(
+            replay(&["--sensor", "35x35"], &large, 0).0.lines().count(),
+            lines.lines().count()
+        );
     }
 }
 

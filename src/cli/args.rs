@@ -135,7 +135,8 @@ impl ViewArgs {
         });
         let orient = self.orient.map(Orient::from);
         let view = ViewSpec {
-            sensor: self.sensor.or(model.sensor),
+            sensor: self.sensor,
+            unnamed_sensor: model.unnamed_sensor,
             polarity: polarity.or(model.polarity),
             orient: orient.unwrap_or(model.orient),
             flip_x: self.flip_x.unwrap_or(model.flip_x),
@@ -150,7 +151,7 @@ impl ViewArgs {
                 told.push(format!("{flag} replaces the model's own view"));
             }
         };
-        tell("--sensor", view.sensor != model.sensor);
+        tell("--sensor", view.size(None) != model.size(None));
         tell("--polarity", view.polarity != model.polarity);
         tell("--orient", view.orient != model.orient);
         tell("--flip-x", view.flip_x != model.flip_x);
@@ -162,9 +163,9 @@ impl ViewArgs {
     }
 }
 
-/// A view as the flags that make it of the pixels as stored.
+/// A model's view as the flags that make it of the pixels as stored.
 pub fn view_as_flags(view: &ViewSpec) -> String {
-    let ViewSpec { sensor, polarity, orient, flip_x, flip_y, transpose, crop, scale } = *view;
+    let ViewSpec { polarity, orient, flip_x, flip_y, transpose, crop, scale, .. } = *view;
     let polarity = polarity.map(|polarity| match polarity {
         PolarityBit::OnIs0 => "--polarity on-is-0".to_owned(),
         PolarityBit::OnIs1 => "--polarity on-is-1".to_owned(),
@@ -172,7 +173,7 @@ pub fn view_as_flags(view: &ViewSpec) -> String {
     let set = |flag: &str, set: bool| set.then(|| flag.to_owned());
     let crop = crop.map(|Crop { x, y, width, height }| format!("--crop {x},{y},{width},{height}"));
     let flags = [
-        sensor.map(|size| format!("--sensor {size}")),
+        view.sensor.map(|size| format!("--sensor {size}")),
         polarity,
         set("--orient upright", orient == Orient::Upright),
         set("--flip-x", flip_x),

@@ -163,6 +163,9 @@ fn card_as_text(path: &Path, card: &Card) -> anyhow::Result<String> {
     let gap = format_time_us(card.gap_us);
     writeln!(text, "  silence    {gap} of windows with at most {} events", card.quiet_events)?;
     writeln!(text, "  view       {}", view_as_flags(&card.view))?;
+    if let Some(size) = card.view.unnamed_sensor {
+        writeln!(text, "  unnamed    a recording that names no sensor size is taken as {size}")?;
+    }
     for (k, layer) in card.layers.iter().enumerate() {
         let recurrent = if layer.recurrent { ", recurrent" } else { "" };
         let parameters: Vec<_> =

@@ -36,7 +36,7 @@ pub(super) fn extent(path: &Path, loading: &Loading) -> Result<Extent> {
     let (_, read) =
         recording::read(path, loading.format, &loading.decoder, &mut |sensor, events| {
             if !events.is_empty() {
-                named = loading.view.seen(loading.view.sensor.or(sensor.size));
+                named = loading.view.seen(sensor.size);
             }
             reaches = events.iter().map(|event| event.x.max(event.y)).fold(reaches, u16::max);
             if named.is_some() { Err(Error::Stopped) } else { Ok(()) }

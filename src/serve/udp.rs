@@ -69,7 +69,7 @@ impl std::fmt::Debug for UdpSource {
 /// As [`View::new`].
 pub fn check(source: &UdpSource, config: &StreamConfig) -> Result<()> {
     let view = &config.reading.view;
-    let sensor = (source.format.decoder)(view.sensor).sensor();
+    let sensor = (source.format.decoder)(view.size(None)).sensor();
     let settled = View::new(view, &sensor, config.window.sensor);
     settled.map(|_| ()).map_err(|error| error.named(format!("--udp {source:?}")))
 }
@@ -311,7 +311,8 @@ impl Sender {
         name: &str,
         first: &[u8],
     ) -> Result<Self> {
-        let (mut decoder, mut events) = ((format.decoder)(hub.config.reading.view.sensor), vec![]);
+        let (mut decoder, mut events) =
+            ((format.decoder)(hub.config.reading.view.size(None)), vec![]);
         decoder.arrived(0);
         decoder.feed(first, &mut events)?;
         if events.iter().all(Event::is_malformed) {
