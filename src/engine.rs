@@ -270,32 +270,20 @@ impl Engine {
     /// # Errors
     /// When a step fails.
     pub fn turn(&mut self, outlet: &mut dyn Outlet) -> Result<Turn> {
-        let turn = self.gather()?;
-        self.step()?;
-        if self.deliver(outlet).is_break() { Ok(Turn::Over) } else { Ok(turn) }
-    }
-
-    /// Takes what the streams have brought by now, and never waits; [`Engine::step`] and
-    /// [`Engine::deliver`] follow. Meanwhile the streams' feeds have room for more.
-    ///
-    /// # Errors
-    /// When a slot cannot be restored or saved.
-    pub fn gather(&mut self) -> Result<Turn> {
         self.admit()?;
         if self.closed && self.waiting.is_empty() && self.taken.is_empty() {
             return Ok(Turn::Over);
         }
-        let mut more = self.take_batches()?;
+        let mut more = self.gather()?;
         // A slot that becomes free may be waited for.
         more |= !self.ended.is_empty();
+        if !self.brought.is_empty() || !self.ended.is_empty() {
+            self.step()?;
+            if self.deliver(outlet).is_break() {
+                return Ok(Turn::Over);
+            }
+        }
         Ok(if more { Turn::More } else { Turn::Idle })
-    }
-
-    /// What is gathered: [`Stream::id`]s, and how many windows of each.
-    pub fn gathered(&self) -> impl Iterator<Item = (u64, usize)> {
-        let opened = |slot: usize| self.slots[slot].as_ref();
-        let brought = self.brought.iter();
-        brought.filter_map(move |b| opened(b.slot).map(|o| (o.stream.id, b.frames.len())))
     }
 
     /// Time has passed, whether or not there was something to step.
@@ -346,7 +334,7 @@ impl Engine {
 
     /// Takes one batch, or the end, of each stream that has something; says whether one has more,
     /// be it that its feed is lost.
-    fn take_batches(&mut self) -> Result<bool> {
+    fn gather(&mut self) -> Result<bool> {
         let mut more = false;
         for &slot in &self.taken {
             let Some(Opened { frames, room, meters, .. }) = &mut self.slots[slot] else { continue };
@@ -375,17 +363,11 @@ impl Engine {
         Ok(more)
     }
 
-    /// Steps what is gathered.
-    ///
-    /// # Errors
-    /// When a step fails.
-    pub fn step(&mut self) -> Result<()> {
-        if !self.brought.is_empty() {
-            let begun = Instant::now();
-            self.session.step(&self.brought, &mut self.records)?;
-            let brought = self.brought.iter().map(|b| (b.slot, b.frames.len()));
-            self.meters.stepped(begun, Instant::now(), brought);
-        }
+    fn step(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        self.session.step(&self.brought, &mut self.records)?;
+        let brought = self.brought.iter().map(|b| (b.slot, b.frames.len()));
+        self.meters.stepped(begun, Instant::now(), brought);
         for SlotFrames { slot, frames } in self.brought.drain(..) {
             if let Some(stream) = &mut self.slots[slot] {
                 stream.frames.recycle(frames);
@@ -399,11 +381,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives what the steps told to `outlet`.
-    pub fn deliver(&mut self, outlet: &mut dyn Outlet) -> ControlFlow<()> {
-        if self.records.is_empty() && self.ended.is_empty() {
-            return ControlFlow::Continue(());
-        }
+    fn deliver(&mut self, outlet: &mut dyn Outlet) -> ControlFlow<()> {
         for (slot, record, logits) in self.records.iter(self.session.n_classes()) {
             if let Some(stream) = &self.slots[slot] {
                 let ending = self.ended.binary_search_by_key(&slot, |(ended, _)| *ended).is_ok();

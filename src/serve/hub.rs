@@ -1,6 +1,6 @@
 //! What all connections share: the engine, the slots, the names, the limits. All of it belongs to
 //! one thread, which reads, decodes, steps and writes: a system call costs more than a step, and a
-//! switch between threads more than both. When it is behind it has another thread step meanwhile.
+//! switch between threads more than both.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
 use super::about::About;
@@ -36,10 +35,6 @@ use crate::telemetry::{ANONYMOUS, AnswerMeters, Registry, ServerMeters};
 const MIN_DEPARTED: usize = 256;
 /// How much later than what follows it the end of a connection may be seen: they are two.
 const END_LAG: Duration = Duration::from_millis(100);
-/// From so many windows on, stepping takes much longer than handing it to another thread.
-const MUCH_WINDOWS: usize = 32;
-/// From so many windows of each stream on, the engine is behind.
-const BEHIND_WINDOWS: usize = 2;
 /// Subscribers at once; fewer than connections over HTTP, so that the others are answered.
 const MAX_SUBSCRIBERS: usize = 32;
 
@@ -356,10 +351,8 @@ impl Hub {
     ///
     /// # Errors
     /// When a step fails.
-    pub async fn drive(&self, engine: Engine) -> Result<()> {
-        let helped = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        let mut engine = Box::new(engine);
-        let mut writer = AnswerWriter { hub: self, touched: Vec::new(), arrived: Vec::new() };
+    pub async fn drive(&self, mut engine: Engine) -> Result<()> {
+        let mut writer = AnswerWriter { hub: self, touched: Vec::new() };
         let mut ticks = Ticks::new(self.limits.tick);
         loop {
             self.bell.notified().await;
@@ -367,46 +360,14 @@ impl Hub {
                 // What ends the server, or is in a hurry, ends the pause.
                 ticks.wait(self.hurry.notified()).await;
             }
-            let mut turn = Turn::More;
-            while turn == Turn::More {
-                let begun = Instant::now();
-                turn = engine.gather()?;
-                writer.arrived.clear();
-                if helped && is_behind(&engine) {
-                    writer.note_arrivals(&engine);
-                    self.worked(begun);
-                    self.turned.notify_waiters();
-                    engine = self.step_aside(engine).await?;
-                } else {
-                    engine.step()?;
-                    self.worked(begun);
-                }
-                let begun = Instant::now();
-                let _ = engine.deliver(&mut writer);
-                self.worked(begun);
-            }
+            let begun = Instant::now();
+            // No connection runs meanwhile, so this ends.
+            while engine.turn(&mut writer)? == Turn::More {}
             engine.pass();
+            self.worked(begun);
             self.turned.notify_waiters();
         }
     }
-
-    /// Steps on another thread; connections are read meanwhile.
-    async fn step_aside(&self, mut engine: Box<Engine>) -> Result<Box<Engine>> {
-        let step = move || {
-            let begun = Instant::now();
-            engine.step().map(|()| (engine, begun.elapsed()))
-        };
-        let (engine, time) = spawn_blocking(step).await.map_err(|_| Error::Stopped)??;
-        self.load.helped(time);
-        Ok(engine)
-    }
-}
-
-/// Whether a second core is worth its wake-up. An engine that keeps up leaves it to the senders.
-fn is_behind(engine: &Engine) -> bool {
-    let streams = engine.gathered().count();
-    let windows: usize = engine.gathered().map(|(_, windows)| windows).sum();
-    windows >= MUCH_WINDOWS.max(BEHIND_WINDOWS * streams)
 }
 
 /// A connection is in the hub's list as long as this lives.
@@ -499,16 +460,6 @@ impl Drop for Seat {
 struct AnswerWriter<'a> {
     hub: &'a Hub,
     touched: Vec<Touched>,
-    /// When what is stepped aside arrived, whatever arrives meanwhile; streams in their order.
-    arrived: Vec<(u64, Instant)>,
-}
-
-impl AnswerWriter<'_> {
-    fn note_arrivals(&mut self, engine: &Engine) {
-        let routes = self.hub.routes.borrow();
-        let arrived = |id| Some((id, routes.get(&id)?.client.arrived.get()));
-        self.arrived.extend(engine.gathered().filter_map(|(id, _)| arrived(id)));
-    }
 }
 
 /// A stream that has records in this batch.
@@ -553,12 +504,10 @@ impl Outlet for AnswerWriter<'_> {
 
     fn flush(&mut self) -> ControlFlow<()> {
         let mut missed = self.hub.subscribers.flush(self.hub.limits.patience);
-        let mut arrived = self.arrived.drain(..);
-        for Touched { id, route, predictions } in self.touched.drain(..) {
+        for Touched { route, predictions, .. } in self.touched.drain(..) {
             missed += route.client.write();
             if predictions > 0 {
-                let then = arrived.find(|(then, _)| *then == id).map(|(_, arrived)| arrived);
-                let latency = then.unwrap_or(route.client.arrived.get()).elapsed();
+                let latency = route.client.arrived.get().elapsed();
                 self.hub.meters.answered(predictions, latency.as_secs_f64());
             }
         }

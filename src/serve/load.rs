@@ -22,8 +22,6 @@ pub struct Load {
     before: Cell<Duration>,
     /// Time spent on streams, as far as it was told.
     worked: Cell<Duration>,
-    /// Time stepped elsewhere in this span.
-    helped: Cell<Duration>,
     busy: Cell<f64>,
     overrun_at: Cell<Option<Instant>>,
 }
@@ -36,7 +34,6 @@ impl Load {
             since: Cell::new(Instant::now()),
             before: Cell::default(),
             worked: Cell::default(),
-            helped: Cell::default(),
             busy: Cell::default(),
             overrun_at: Cell::default(),
         }
@@ -47,17 +44,12 @@ impl Load {
         self.worked.set(self.worked.get() + since.elapsed());
     }
 
-    /// Another thread has stepped for so long.
-    pub fn helped(&self, time: Duration) {
-        self.helped.set(self.helped.get() + time);
-    }
-
     /// Events were dropped.
     pub fn overrun(&self) {
         self.overrun_at.set(Some(Instant::now()));
     }
 
-    /// Time has passed; gives the share of it that the busier thread worked, once a span.
+    /// Time has passed; gives the share of it that the thread worked, once a span.
     pub fn tick(&self, now: Instant) -> Option<f64> {
         let span = now.saturating_duration_since(self.since.get());
         if span < SPAN {
@@ -68,7 +60,7 @@ impl Load {
             true => self.worked.get(),
             false => Handle::current().metrics().worker_total_busy_duration(0),
         };
-        let worked = all.saturating_sub(self.before.replace(all)).max(self.helped.take());
+        let worked = all.saturating_sub(self.before.replace(all));
         self.since.set(now);
         self.busy.set(worked.as_secs_f64() / span.as_secs_f64());
         Some(self.busy.get())

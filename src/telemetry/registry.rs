@@ -45,11 +45,7 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_streams", "gauge", "Streams that hold a slot."),
     ("dvs_ring_frames", "gauge", "Windows that waited in the ring at the engine's last turn."),
     ("dvs_load_ratio", "gauge", "Time to step over time of the windows stepped, over a second."),
-    (
-        "dvs_busy_ratio",
-        "gauge",
-        "Share of the last second that the serving thread worked, or the one that steps for it.",
-    ),
+    ("dvs_busy_ratio", "gauge", "Share of the last second that the serving thread worked."),
     ("dvs_step_seconds", "histogram", "Time of one call of the engine."),
     (
         "dvs_window_latency_seconds",
