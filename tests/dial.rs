@@ -144,17 +144,18 @@ fn nonsense_damage_and_silence_are_told_and_dialled_again() {
 
 #[test]
 fn what_cannot_be_dialled_is_refused() {
-    for (flags, told) in [
-        (&["--connect", "tcp://127.0.0.1:7777"][..], "dv://HOST:PORT"),
-        (&["--port", "0", "--overflow", "udp=wait"], "cannot be made to wait"),
-        (&["--port", "0", "--overflow", "usb=wait"], "tcp, unix, udp and dv"),
-        (&["--port", "0", "--overflow", "never"], "known rules"),
-        (&["--connect", "dv://a", "--connect", "dv://a:7777"], "named twice"),
-        (&[], "--connect"),
+    for (flags, code, told) in [
+        (&["--connect", "tcp://127.0.0.1:7777"][..], 2, "dv://HOST:PORT"),
+        (&["--port", "0", "--overflow", "udp=wait"], 2, "cannot be made to wait"),
+        (&["--port", "0", "--overflow", "usb=wait"], 2, "tcp, unix, udp and dv"),
+        (&["--port", "0", "--overflow", "never"], 2, "known rules"),
+        (&["--connect", "dv://a", "--connect", "dv://a:7777"], 2, "named twice"),
+        (&["--connect", "dv://a", "--sensor", "346x260"], 3, "dv://a:7777: the recording's sensor"),
+        (&[], 2, "--connect"),
     ] {
         let output = Command::new(PROGRAM).arg("serve").args(flags).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {error}");
         assert!(error.contains(told), "{flags:?}: {error}");
     }
 }

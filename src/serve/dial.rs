@@ -12,11 +12,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 
 use super::client::Reader;
+use super::config::StreamConfig;
 use super::connection;
 use super::hub::Hub;
 use super::sockets::hear_loss;
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
+use crate::event::Sensor;
+use crate::view::View;
 
 /// Port of a DV server where a URL names none.
 const PORT: u16 = 7777;
@@ -65,6 +68,20 @@ impl fmt::Display for DvServer {
             DvServer::Unix(path) => write!(f, "dv+unix://{}", path.display()),
         }
     }
+}
+
+/// Looks whether the view takes what the server sends, as far as that is known beforehand: where its
+/// sensor's size is asked for.
+///
+/// # Errors
+/// As [`View::new`].
+pub fn check(server: &DvServer, config: &StreamConfig) -> Result<()> {
+    let view = &config.reading.view;
+    if view.sensor.is_none() {
+        return Ok(());
+    }
+    let settled = View::new(view, &Sensor::default(), config.window.sensor);
+    settled.map(|_| ()).map_err(|error| error.named(format!("--connect {server}")))
 }
 
 impl DvServer {

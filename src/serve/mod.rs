@@ -132,6 +132,7 @@ fn run_metered(
     registry: Arc<Registry>,
 ) -> Result<()> {
     serve.udp.iter().try_for_each(|source| udp::check(source, &serve.config))?;
+    serve.dial.iter().try_for_each(|server| dial::check(server, &serve.config))?;
     let rules = serve.config.rules;
     let session = Session::new(model.network.clone(), rules, serve.limits.max_streams)?;
     let labels = Labels { labels: model.card.labels.clone(), display: model.card.display.clone() };
