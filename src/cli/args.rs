@@ -165,6 +165,7 @@ impl ViewArgs {
 
 /// A model's view as the flags that make it of the pixels as stored.
 pub fn view_as_flags(view: &ViewSpec) -> String {
+    // A model keeps no size for recordings that name theirs.
     let ViewSpec { polarity, orient, flip_x, flip_y, transpose, crop, scale, .. } = *view;
     let polarity = polarity.map(|polarity| match polarity {
         PolarityBit::OnIs0 => "--polarity on-is-0".to_owned(),
@@ -173,7 +174,6 @@ pub fn view_as_flags(view: &ViewSpec) -> String {
     let set = |flag: &str, set: bool| set.then(|| flag.to_owned());
     let crop = crop.map(|Crop { x, y, width, height }| format!("--crop {x},{y},{width},{height}"));
     let flags = [
-        view.sensor.map(|size| format!("--sensor {size}")),
         polarity,
         set("--orient upright", orient == Orient::Upright),
         set("--flip-x", flip_x),
