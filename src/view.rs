@@ -269,7 +269,10 @@ fn mismatch(
     };
     let as_trained = spec.unnamed_sensor.filter(|size| Some(*size) != known);
     let as_trained = as_trained.map_or(String::new(), |size| {
-        format!(", or take it for the sensor of {size} that the model was trained with by --sensor {size}")
+        format!(
+            ", or take it for the sensor of {size} that the model was trained with by --sensor \
+             {size}"
+        )
     });
     Error::Mismatch(format!(
         "{what}, the model's {model}: cut a part of that size out with \

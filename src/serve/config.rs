@@ -1,8 +1,11 @@
 //! How one stream is taken: read, cut and answered. The server's flags say it for all streams, a
 //! first line for its own.
 
+use crate::error::Result;
+use crate::event::Sensor;
 use crate::ingest::{Ingest, Reading};
 use crate::session::Rules;
+use crate::view::View;
 use crate::window::{WindowConfig, gap_windows};
 
 /// What a stream's records depend on besides its bytes and the model.
@@ -20,6 +23,14 @@ impl StreamConfig {
     /// The stream before its first byte.
     pub fn ingest(&self) -> Ingest {
         Ingest::new(self.reading, self.window, None)
+    }
+
+    /// Looks whether the view takes what such a sensor sends, before there is a stream.
+    ///
+    /// # Errors
+    /// As [`View::new`].
+    pub fn takes(&self, sensor: &Sensor) -> Result<()> {
+        View::new(&self.reading.view, sensor, self.window.sensor).map(|_| ())
     }
 
     /// Silence that ends a segment, in µs.

@@ -19,7 +19,6 @@ use super::sockets::hear_loss;
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
 use crate::event::Sensor;
-use crate::view::View;
 
 /// Port of a DV server where a URL names none.
 const PORT: u16 = 7777;
@@ -74,14 +73,12 @@ impl fmt::Display for DvServer {
 /// sensor's size is asked for.
 ///
 /// # Errors
-/// As [`View::new`].
+/// As [`StreamConfig::takes`].
 pub fn check(server: &DvServer, config: &StreamConfig) -> Result<()> {
-    let view = &config.reading.view;
-    if view.sensor.is_none() {
+    if config.reading.view.sensor.is_none() {
         return Ok(());
     }
-    let settled = View::new(view, &Sensor::default(), config.window.sensor);
-    settled.map(|_| ()).map_err(|error| error.named(format!("--connect {server}")))
+    config.takes(&Sensor::default()).map_err(|error| error.named(format!("--connect {server}")))
 }
 
 impl DvServer {

@@ -32,7 +32,6 @@ use super::{Notice, TICK};
 use crate::codec::{DatagramFormat, Tally};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::view::View;
 
 /// What the kernel is asked to hold: tens of ms at ten million events a second.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -66,12 +65,10 @@ impl std::fmt::Debug for UdpSource {
 /// Looks whether the view takes what such datagrams hold: what they are of is known beforehand.
 ///
 /// # Errors
-/// As [`View::new`].
+/// As [`StreamConfig::takes`].
 pub fn check(source: &UdpSource, config: &StreamConfig) -> Result<()> {
-    let view = &config.reading.view;
-    let sensor = (source.format.decoder)(view.size(None)).sensor();
-    let settled = View::new(view, &sensor, config.window.sensor);
-    settled.map(|_| ()).map_err(|error| error.named(format!("--udp {source:?}")))
+    let sensor = (source.format.decoder)(config.reading.view.size(None)).sensor();
+    config.takes(&sensor).map_err(|error| error.named(format!("--udp {source:?}")))
 }
 
 /// Opens the socket; warns where the kernel grants a smaller buffer than it is asked for.
