@@ -53,6 +53,8 @@ const KINDS: &[(&str, Option<f64>, f64)] = &[
 
 /// Most noise events that a recording gets.
 const MAX_NOISE_EVENTS: f64 = 1e7;
+/// No time that is drawn is further off than so many deviations, but for one in 10⁹.
+const MOST_DEVIATIONS: f64 = 6.0;
 
 impl FromStr for Augmentation {
     type Err = Error;
@@ -168,6 +170,20 @@ impl Augmentations {
     /// Whether recordings stay as they are.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Most windows that a recording of so many is changed to.
+    pub fn most_windows(&self, windows: usize, window_us: u64) -> usize {
+        let mut most_us = windows as f64 * window_us as f64;
+        for augmentation in &self.0 {
+            match *augmentation {
+                Augmentation::Jitter(us) => most_us += 2.0 * MOST_DEVIATIONS * us,
+                Augmentation::TimeScale(share) => most_us *= 1.0 + share,
+                Augmentation::Tail(ms) => most_us += 1000.0 * ms,
+                _ => (),
+            }
+        }
+        (most_us / window_us as f64).ceil() as usize
     }
 
     /// Changes a recording's events, which are sorted by time before and after. Returns the µs of

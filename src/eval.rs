@@ -176,10 +176,10 @@ fn score_deck(truth: &[Shown], segments: &[Segment], labels: &[String]) -> DeckS
 
 fn read_truth(path: &Path, labels: &[String]) -> Result<Vec<Shown>> {
     let bytes = read_bounded(path, MAX_TRUTH_BYTES).map_err(|error| error.named(path.display()))?;
-    let text = String::from_utf8_lossy(&bytes);
     let refused = |what: String| Error::Usage(format!("{}: {what}", path.display()));
     let mut shown = Vec::new();
-    for (n, line) in table::lines(&text).enumerate() {
+    let text = table::text(&bytes).map_err(refused)?;
+    for (n, line) in table::lines(text).enumerate() {
         let fields = line.fields().map_err(refused)?;
         if n == 0 && fields == HEADER {
             continue;

@@ -17,6 +17,18 @@ pub struct Line<'a> {
     pub text: &'a str,
 }
 
+/// A file's bytes as text.
+///
+/// # Errors
+/// Names the line where they are none.
+pub fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let number = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {number} is not UTF-8: save the file in that encoding")
+    })
+}
+
 /// The lines of a text; a byte order mark before them is passed over.
 pub fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

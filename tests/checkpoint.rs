@@ -14,6 +14,7 @@ use dvs_stream::train::recipe::Recipe;
 use dvs_stream::train::{self, Keep, News, Outcome, Training};
 use pips::{pips, text};
 use program::{PROGRAM, check};
+use serde_json::Value;
 
 /// So slow that no epoch reads more right than the first: it stays the best.
 const FLAGS: [&str; 6] = ["--epochs", "5", "--lr", "1e-6", "--split", "first:2"];
@@ -76,7 +77,7 @@ fn whoever_goes_on_decides_which_weights_are_kept() {
     assert_ne!(model(&last), model(&best));
 
     let cut = Training { keep: Keep::Best, ..training(folder, "cut") };
-    assert!(run(&cut, 2).unwrap().trained.interrupted);
+    assert!(run(&cut, 2).unwrap().trained.interrupted.is_some());
     let cut = Training { keep: Keep::Last, resume: true, ..cut };
     assert_eq!(run(&cut, 3).unwrap().trained.epoch, 3);
     // What another --keep left behind is not taken up again.
@@ -256,6 +257,14 @@ fn an_interruption_saves_everything_and_says_what_the_model_is() {
         let line = told.lines().find(|line| line.starts_with("interrupted: ")).unwrap();
         assert!(line.contains(expected) && line.contains("--resume goes on"), "{told}");
         assert!(left(folder.path()).is_file());
+        let score: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert!(score["interrupted"] == true && report["interrupted"] == true, "{score}");
+        let kept = report["kept"].as_str().unwrap();
+        let n = report["epochs"].as_array().unwrap().len();
+        let expected = format!("the training was interrupted: {n} of ");
+        assert!(kept.contains(&expected) && !kept.contains("the last"), "{kept}");
     }
 }
 

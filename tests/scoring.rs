@@ -197,6 +197,12 @@ fn the_report_lists_every_recording_that_was_scored() {
         let report = std::fs::read(folder.path().join("M.report/report.json")).unwrap();
         let report: Value = serde_json::from_slice(&report).unwrap();
         assert_eq!(report["recordings"].as_array().unwrap().len(), n, "{more:?}");
+        let noted = report["data"]["notes"].to_string().contains("kept out equal one");
+        assert_eq!(noted, more.contains(&"--val"), "{more:?}");
+        let epochs = stderr.lines().filter(|line| {
+            ["epoch 1/1  loss ", "  accuracy ", "  firing "].iter().all(|part| line.contains(part))
+        });
+        assert_eq!(epochs.count(), 1, "a line an epoch: {stderr}");
     }
 }
 
@@ -248,6 +254,36 @@ fn a_batch_too_large_is_wrong_use() {
     let train = ["train", text(&data), "--window", "1us", "--hidden", "2000", "--out", text(&out)];
     let (_, stderr) = check(&train, 2);
     assert!(stderr.contains("--batch") && stderr.contains("--window"), "{stderr}");
+}
+
+/// Whatever the order that the seed gives, and whichever recordings are kept out.
+#[test]
+fn a_batch_that_may_become_too_large_is_found_before_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (set, longest) in [("long", 50_000), ("short", 5)] {
+        for (class, n) in [("a", longest), ("b", 5)] {
+            std::fs::create_dir_all(path(set).join(class)).unwrap();
+            for (name, n) in [("0", n), ("1", 5), ("2", 5)] {
+                let events = (0..n).map(|ms| format!("{ms}000,1,1,1\n")).collect::<String>();
+                let path = path(set).join(class).join(name).with_extension("csv");
+                std::fs::write(path, "t,x@5,y@5,on\n".to_owned() + &events).unwrap();
+            }
+        }
+    }
+    let [long, short, out] = ["long", "short", "M"].map(path);
+    let network = ["--hidden", "2000", "--epochs", "3", "--out", text(&out)];
+    let tail = ["--augment", "tail:10000"];
+    for (data, more) in [
+        (&long, &["--batch", "1"][..]),
+        (&short, &["--val", text(&long), "--batch", "1"]),
+        (&short, &tail),
+    ] {
+        let train = [&["train", text(data)], &network[..], more].concat();
+        let (_, told) = check(&train, 2);
+        assert!(told.contains("take a smaller --batch") && !told.contains("epoch"), "{told}");
+    }
+    assert!(!out.exists());
 }
 
 #[test]

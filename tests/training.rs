@@ -7,13 +7,13 @@ mod skip;
 #[cfg(any(feature = "kernel-host", feature = "cuda"))]
 mod steppers;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dvs_stream::dataset::{self, Loading, Sample};
 use dvs_stream::decide::{Readout, Silence};
 use dvs_stream::event::SensorSize;
+use dvs_stream::frame::Window;
 use dvs_stream::model::Model;
 use dvs_stream::nn::Device;
 use dvs_stream::session::Rules;
@@ -123,6 +123,34 @@ fn an_interrupted_training_goes_on_bit_for_bit_whatever_the_threads() {
         whole.progress().epochs.iter().map(|e| e.held_out.unwrap().accuracy).collect();
     let most = read.iter().copied().fold(0.0, f64::max);
     assert_eq!(read.iter().position(|accuracy| *accuracy == most), Some(epoch - 1));
+}
+
+/// The tutorial pads a batch to its longest recording with windows without events; masked, each
+/// recording is decoded over its own.
+#[test]
+fn padding_counts_only_where_it_is_asked_for() {
+    let folder = pips(1);
+    let data = dataset::load(&folder.path().join("pips"), &loading(1)).unwrap();
+    let loss = |samples: &[Sample], unmasked: bool| {
+        let mut trainer = trainer(&Recipe { unmasked, ..Recipe::tutorial() }, 1);
+        let samples: Vec<&Sample> = samples.iter().collect();
+        trainer.batch(&samples).unwrap().unwrap().loss
+    };
+    let mean_of_each = |samples: &[Sample]| {
+        let alone = |sample: &Sample| loss(std::slice::from_ref(sample), false);
+        samples.iter().map(alone).sum::<f64>() / samples.len() as f64
+    };
+    let mut samples = data.samples;
+    let longest = samples.iter().map(|sample| sample.frames.len()).max().unwrap();
+    let [masked, unmasked] = [false, true].map(|unmasked| loss(&samples, unmasked));
+    let each_masked = mean_of_each(&samples);
+    for Sample { frames, .. } in &mut samples {
+        (frames.len()..longest).for_each(|_| frames.close(Window::default()));
+    }
+    let each_padded = mean_of_each(&samples);
+    assert!((masked - each_masked).abs() < 1e-12, "{masked}, each {each_masked}");
+    assert!((unmasked - each_padded).abs() < 1e-12, "{unmasked}, each {each_padded}");
+    assert!((masked - unmasked).abs() > 1e-6, "{masked}, {unmasked}: of equal lengths");
 }
 
 /// The GPU's kernels: every step of a training leaves the CPU's bits, and its checkpoint goes on there
@@ -390,8 +418,8 @@ fn with_silence(csv: &str, part: usize, later_us: i64) -> String {
     moved.collect()
 }
 
-/// `train`, `eval` and `replay` agree on every recording kept out, and `eval`'s table of time to
-/// decision is that of `replay`'s windows.
+/// `train`, `eval` and `replay` agree on every recording kept out and on the number of windows, and
+/// `eval`'s accuracy after every millisecond is that of `replay`'s windows.
 fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &str) {
     let (trained, _) =
         check(&["train", text(data), "--split", split, "--seed", "1", "--out", text(model)], 0);
@@ -404,7 +432,8 @@ fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &s
     for key in ["accuracy", "confusion", "after_ms", "synaptic_operations"] {
         assert_eq!(trained[key], score[key], "{key}");
     }
-    let mut right_after: BTreeMap<u64, u64> = BTreeMap::new();
+    let after_ms: Vec<(u64, f64)> = serde_json::from_value(score["after_ms"].clone()).unwrap();
+    let (mut right_after, mut n_windows) = (vec![0; after_ms.len()], 0);
     for recording in recordings {
         let name = recording["name"].as_str().unwrap();
         assert!(name.ends_with(extension), "{name}");
@@ -421,18 +450,26 @@ fn check_streams_as_scored(data: &Path, model: &Path, split: &str, extension: &s
         );
         let windows: Vec<&Value> =
             records.iter().filter(|record| record["type"] == "prediction").collect();
+        n_windows += windows.len();
         let first_us = windows[0]["t_us"].as_u64().unwrap() - 1000;
-        for ms in [1, 2, 3, 4, 5, 8, 12, 16] {
-            let until = first_us + 1000 * ms;
+        for ((ms, _), right_after) in after_ms.iter().zip(&mut right_after) {
+            let until = first_us + 1000 * *ms;
             let passed = windows.iter().take_while(|w| w["t_us"].as_u64().unwrap() <= until);
             let right = passed.last().is_some_and(|w| w["label"] == recording["class"]);
-            *right_after.entry(ms).or_default() += u64::from(right);
+            *right_after += u64::from(right);
         }
     }
-    let n = recordings.len() as f64;
-    for row in score["anytime"].as_array().unwrap() {
-        let expected = right_after[&row["ms"].as_u64().unwrap()] as f64 / n;
-        assert!((row["accuracy"].as_f64().unwrap() - expected).abs() < 1e-9, "{row}");
+    assert_eq!(score["windows"], n_windows);
+    let share = |right: u64| right as f64 / recordings.len() as f64;
+    for ((ms, accuracy), right) in after_ms.iter().zip(&right_after) {
+        assert!((accuracy - share(*right)).abs() < 1e-9, "after {ms} ms");
+    }
+    let anytime = score["anytime"].as_array().unwrap();
+    assert_eq!(anytime.len(), 8);
+    for row in anytime {
+        let until = |(ms, _): &&(u64, f64)| *ms <= row["ms"].as_u64().unwrap();
+        let (_, expected) = after_ms.iter().take_while(until).last().unwrap();
+        assert_eq!(row["accuracy"].as_f64(), Some(*expected), "{row}");
     }
 }
 
@@ -653,8 +690,11 @@ fn a_full_disk_leaves_the_old_model_whole() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cannot write") && stderr.contains(text(&out)), "{stderr}");
     assert_eq!(std::fs::read(&out).unwrap(), b"the old model");
+    let report = folder.path().join("M.report");
     let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 2, "nothing else is left beside it");
+    assert_eq!(left, 2 + usize::from(report.exists()), "nothing else is left beside it");
+    let score: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(score["accuracy"]["n"] == 8, "what was learned is told: {score}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::args::{AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
 use super::data::{PartialArg, SplitArgs, truth_beside};
-use super::{Common, noting, open_model, print, scores, settled, tell};
+use super::scores::{self, Caveats};
+use super::{Common, noting, open_model, print, settled, tell};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
 use crate::eval::{self, Deck, DeckScore};
@@ -115,7 +116,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
                 text.push('\n');
             }
         }
-        text += &scores::as_json("evaluation", of, false, &evaluated.score, &[])?;
+        text += &scores::as_json("evaluation", of, Caveats::default(), &evaluated.score, &[])?;
         text.push('\n');
     }
     print(text.as_bytes(), evaluated.dataset.exit_code())

@@ -7,6 +7,15 @@ use serde_json::{Map, Value, json};
 use crate::eval::DeckScore;
 use crate::score::{Score, Share};
 
+/// What a score's reader should know of the training.
+#[derive(Clone, Copy, Default)]
+pub struct Caveats {
+    /// The recordings chose the weights that it is the score of.
+    pub optimistic: bool,
+    /// It was interrupted before its last epoch was over.
+    pub interrupted: bool,
+}
+
 /// A table for people; `of` says which recordings these are.
 pub fn as_text(score: &Score, of: &str) -> String {
     let mut text = String::new();
@@ -96,11 +105,11 @@ pub fn deck_as_json(score: &DeckScore) -> serde_json::Result<String> {
     serde_json::to_string(&value)
 }
 
-/// One JSON object. What is `optimistic` chose the weights that it is the score of.
+/// One JSON object.
 pub fn as_json(
     kind: &str,
     of: &str,
-    optimistic: bool,
+    Caveats { optimistic, interrupted }: Caveats,
     score: &Score,
     folds: &[(&str, &Score)],
 ) -> serde_json::Result<String> {
@@ -113,8 +122,9 @@ pub fn as_json(
             .map(|(ms, share)| json!({"ms": ms, "accuracy": share}))
             .collect();
         all.insert("anytime".to_owned(), anytime.into());
-        if optimistic {
-            all.insert("optimistic".to_owned(), true.into());
+        let caveats = [("optimistic", optimistic), ("interrupted", interrupted)];
+        for (key, _) in caveats.into_iter().filter(|(_, is_so)| *is_so) {
+            all.insert(key.to_owned(), true.into());
         }
         if !folds.is_empty() {
             all.extend(cross_validation(optimistic, folds)?);

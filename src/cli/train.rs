@@ -11,7 +11,8 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, DecoderArgs, DeviceArgs, ViewArgs};
 use super::data::{DataArgs, SplitArgs};
-use super::{Common, check_new_file, interruption, print, scores, tell};
+use super::scores::{self, Caveats};
+use super::{Common, check_new_file, interruption, print, tell};
 use crate::augment::Augmentations;
 use crate::dataset::is_of_dataset;
 use crate::error::Error;
@@ -242,13 +243,12 @@ pub fn main(args: &TrainArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let ran = train::run(&training, &mut |news| teller.tell(news), &stop);
     teller.progress.clear();
-    let log_failed = teller.log_failed;
     match ran {
         Ok(outcome) => {
             let seconds = begun.elapsed().as_secs_f64();
             let folder = args.report_folder();
             let reported = report::write(&training, &outcome, &command_line(), &folder);
-            finish(args, common, is_text, outcome, (seconds, log_failed), reported)
+            finish(args, common, is_text, outcome, (seconds, &teller), reported)
         }
         Err(Error::Stopped) => {
             tell(
@@ -360,7 +360,7 @@ fn finish(
     common: &Common,
     is_text: bool,
     outcome: Outcome,
-    (seconds, log_failed): (f64, bool),
+    (seconds, teller): (f64, &Teller),
     reported: crate::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let trained = &outcome.trained;
@@ -373,11 +373,12 @@ fn finish(
         let table = scores::as_text(&trained.score, of);
         if folds.is_empty() { table } else { scores::folds_as_text(optimistic, &folds) + &table }
     } else {
-        scores::as_json("training", of, optimistic, &trained.score, &folds)? + "\n"
+        let caveats = Caveats { optimistic, interrupted: trained.interrupted.is_some() };
+        scores::as_json("training", of, caveats, &trained.score, &folds)? + "\n"
     };
     let code = match (trained.interrupted, outcome.exit_code()) {
-        (true, _) => 130,
-        (_, code) => code.max(u8::from(log_failed)),
+        (Some(_), _) => 130,
+        (None, code) => code.max(u8::from(teller.log_failed)),
     };
     let code = print(text.as_bytes(), code)?;
     if !common.quiet {
@@ -392,25 +393,41 @@ fn finish(
             String::new()
         };
         let plural = if epochs == 1 { "" } else { "s" };
-        tell(format_args!(
-            "{}: {epochs} epoch{plural} in {seconds:.2} s{optimistic}",
-            args.out.display()
-        ));
+        let now = match teller.epochs_before {
+            0 => String::new(),
+            before => format!(", {} of them now,", epochs - before),
+        };
+        let model = if outcome.unwritten.is_none() {
+            args.out.display().to_string()
+        } else {
+            "no model is written".to_owned()
+        };
+        tell(format_args!("{model}: {epochs} epoch{plural}{now} in {seconds:.2} s{optimistic}"));
         if reported.is_ok() {
             tell(format_args!("{}: the report", args.report_folder().join("index.html").display()));
         }
-        if trained.interrupted {
+        if trained.interrupted.is_some() {
             let what = match args.keep {
-                KeepArg::Best if epochs > 0 => format!("of epoch {}, the best", trained.epoch),
-                _ => "of now".to_owned(),
+                _ if outcome.unwritten.is_some() => "none".to_owned(),
+                KeepArg::Best if epochs > 0 => {
+                    format!("that of epoch {}, the best", trained.epoch)
+                }
+                _ => "that of now".to_owned(),
             };
             let resume =
                 if outcome.unsaved.is_none() { "; --resume goes on where it stopped" } else { "" };
-            tell(format_args!("interrupted: the model is that {what}{resume}"));
+            tell(format_args!("interrupted: the model is {what}{resume}"));
         }
     }
-    reported?;
-    outcome.unsaved.map_or(Ok(code), |error| Err(error.into()))
+    let failed = [reported.err(), outcome.unsaved, outcome.unwritten];
+    let mut failed = failed.into_iter().flatten().peekable();
+    while let Some(error) = failed.next() {
+        if failed.peek().is_none() {
+            return Err(error.into());
+        }
+        tell(format_args!("error: {error}"));
+    }
+    Ok(code)
 }
 
 /// News to a bar, to lines, to a log.
@@ -421,7 +438,8 @@ struct Teller {
     epochs: u32,
     recordings: usize,
     begun: Instant,
-    /// Recordings that were used before.
+    /// Epochs and recordings that were used before.
+    epochs_before: usize,
     used_before: usize,
     log: Option<Log>,
     log_failed: bool,
@@ -438,6 +456,7 @@ impl Teller {
             epochs: 0,
             recordings: 0,
             begun: Instant::now(),
+            epochs_before: 0,
             used_before: 0,
             log: args.log.clone().map(|path| Log { path, file: None }),
             log_failed: false,
@@ -460,6 +479,7 @@ impl Teller {
             News::Fault(fault) => self.progress.tell(&format!("error: {fault}; it is left out")),
             News::Begins(name, epochs, recordings, at) => {
                 (self.epochs, self.recordings, self.begun) = (epochs, recordings, Instant::now());
+                self.epochs_before = at.epochs.len();
                 self.used_before = at.epochs.len() * recordings + at.used;
                 self.log(name, &at.epochs);
                 if !name.is_empty() && !self.quiet {

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::check_labels;
 use crate::source::read_bounded;
 use crate::store::unfinished;
+use crate::table;
 
 /// Names of label files.
 const LABEL_FILES: &[&str] = &["labels.csv", "labels.txt", "labels.tsv"];
@@ -158,7 +159,7 @@ impl Search<'_> {
             read_bounded(list, MAX_LABEL_BYTES).map_err(|e| refused(list, e.to_string()))?;
         let mut files = Vec::new();
         self.walk(self.folder, "", 0, &mut files)?;
-        let labels = Labels::read(&String::from_utf8_lossy(&bytes), &files);
+        let labels = table::text(&bytes).and_then(|text| Labels::read(text, &files));
         let labels = labels.map_err(|what| refused(list, what))?;
         let mut labelled = Labelled::new();
         let mut unlabelled = Vec::new();

@@ -210,8 +210,8 @@ fn deal(samples: &[Sample], groups: &[usize], n: usize, seed: u64) -> Result<Vec
 fn table(samples: &[Sample], path: &Path, column: &str) -> Result<Vec<Fold>> {
     let refused = |what: String| Error::Usage(format!("{}: {what}", path.display()));
     let bytes = read_bounded(path, MAX_TABLE_BYTES).map_err(|error| refused(error.to_string()))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let rows = table::lines(&text).map(|line| line.fields()).collect::<std::result::Result<_, _>>();
+    let text = table::text(&bytes).map_err(refused)?;
+    let rows = table::lines(text).map(|line| line.fields()).collect::<std::result::Result<_, _>>();
     let rows: Vec<Vec<String>> = rows.map_err(refused)?;
     let (header, rows) = rows.split_first().ok_or_else(|| refused("it is empty".to_owned()))?;
     let place = |name: &str| {

@@ -190,7 +190,6 @@ impl Learner {
     }
 
     fn check(&self, batch: &[TrainingSample<'_>]) -> Result<()> {
-        let mut rows = 0usize;
         for TrainingSample { frames, windows } in batch {
             self.network.check_frames(frames)?;
             if frames.len() > *windows {
@@ -199,8 +198,16 @@ impl Learner {
                     frames.len()
                 )));
             }
-            rows = rows.saturating_add(windows + 1);
         }
+        self.check_size(batch.iter().map(|sample| sample.windows))
+    }
+
+    /// Whether a batch of samples of so many windows can be learned.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it needs more than 1 GiB.
+    pub fn check_size(&self, windows: impl Iterator<Item = usize>) -> Result<()> {
+        let rows = windows.fold(0usize, |rows, n| rows.saturating_add(n).saturating_add(1));
         let chain = &self.network.chain;
         let row: usize = chain.layers.iter().map(|layer| 2 * layer.width).sum();
         if rows.saturating_mul(row + chain.saved_len) > MAX_TAPE_FLOATS {

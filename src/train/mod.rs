@@ -108,8 +108,8 @@ pub struct Trained {
     pub score: Score,
     /// How each of them was read: the fold's, then the validation's.
     pub readings: Vec<Reading>,
-    /// Whether it ended before its last epoch.
-    pub interrupted: bool,
+    /// Where it was interrupted before its last epoch was over: the recordings used of the next.
+    pub interrupted: Option<usize>,
 }
 
 /// The recordings of a training.
@@ -157,6 +157,10 @@ pub struct Outcome {
     pub trained: Trained,
     /// The split that it was trained with.
     pub fold: Fold,
+    /// What was told of it, as [`News::Note`] says.
+    pub notes: Vec<String>,
+    /// Why the model was not written.
+    pub unwritten: Option<Error>,
     /// Why an interrupted training cannot be gone on with, where its checkpoint failed.
     pub unsaved: Option<Error>,
 }
@@ -182,6 +186,13 @@ impl Outcome {
 /// As [`dataset::load`], [`Split::folds`] and the training itself say; [`Error::Stopped`] where
 /// nothing was learned that could be written: an old model stays.
 pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Result<Outcome> {
+    let mut notes = Vec::new();
+    let tell: &mut Tell<'_> = &mut |news| {
+        if let News::Note(note) = &news {
+            notes.push(note.clone());
+        }
+        tell(news)
+    };
     // Whatever the recordings are: they take long to read.
     training.recipe.check(1, 1, training.loading.window_us as f64 * 1e-6)?;
     let dataset = load(&training.data, &training.loading, tell, stop)?;
@@ -197,10 +208,11 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
     let mut run = Run::new(training, Data { dataset, also, validation }, stop);
     let (crossed, last) = run.choose(folds)?;
+    run.check(crossed.iter().chain([&last]))?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
         let trained = run.train(fold, None, tell)?.0;
-        if !trained.interrupted {
+        if trained.interrupted.is_none() {
             tell(News::Fold(&fold.name, &trained.score))?;
         }
         trained_folds.push(trained);
@@ -210,12 +222,13 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     }
     let checkpoint = checkpoint_path(&training.out);
     let (trained, unsaved) = run.train(&last, Some(&checkpoint), tell)?;
-    replace(&training.out, &trained.model.to_bytes()?)?;
-    if !trained.interrupted {
+    let unwritten = replace(&training.out, &trained.model.to_bytes()?).err();
+    if trained.interrupted.is_none() && unwritten.is_none() {
         // A checkpoint of a finished training is of no use; there may be none.
         let _ = std::fs::remove_file(&checkpoint);
     }
-    Ok(Outcome { folds: trained_folds, trained, fold: last, data: run.data, unsaved })
+    let (folds, fold, data) = (trained_folds, last, run.data);
+    Ok(Outcome { data, folds, trained, fold, notes, unwritten, unsaved })
 }
 
 /// Where a training's checkpoint lies.
@@ -302,6 +315,14 @@ impl<'a> Run<'a> {
         Fold { name: String::new(), train, test: Vec::new() }
     }
 
+    /// What could end a training late is found before the first begins.
+    fn check<'b>(&self, mut folds: impl Iterator<Item = &'b Fold>) -> Result<()> {
+        let trainer = self.begin(self.training.loading.window_us)?;
+        folds.try_for_each(|fold| {
+            trainer.check(&self.data.trained_on(fold), &self.data.kept_out(fold))
+        })
+    }
+
     /// Trains on one fold; without a checkpoint it is one of several, scored on its own recordings
     /// alone. Gives beside why the checkpoint of an interrupted one failed.
     fn train(
@@ -368,12 +389,12 @@ impl<'a> Run<'a> {
                 saved = Instant::now();
             }
         }
-        let interrupted = !trainer.is_done();
+        let interrupted = (!trainer.is_done()).then_some(trainer.progress().used);
         if *trainer.progress() == Progress::default() {
             return Err(Error::Stopped);
         }
         // At once: what follows may take long, and may be interrupted too.
-        let unsaved = if interrupted { save(&trainer).err() } else { None };
+        let unsaved = if interrupted.is_some() { save(&trainer).err() } else { None };
         let epochs = trainer.progress().epochs.clone();
         let epoch = trainer.go_back()?.unwrap_or(epochs.len() as u32);
         let model = model(&trainer)?;

@@ -38,6 +38,11 @@ impl Preparation {
         self.n_classes
     }
 
+    /// Length of a window in µs.
+    pub fn window_us(&self) -> u64 {
+        self.window.window_us
+    }
+
     /// Length of a window in seconds.
     pub fn window_s(&self) -> f64 {
         self.window.window_us as f64 * 1e-6

@@ -115,6 +115,27 @@ impl Trainer {
         Ok(Trainer { recipe, learner, preparation, progress: Progress::default(), best: None })
     }
 
+    /// Whether any batch of these recordings can be learned, whatever the order, and those kept out
+    /// be read.
+    ///
+    /// # Errors
+    /// As [`Learner::check_size`].
+    pub fn check(&self, samples: &[&Sample], kept_out: &[&Sample]) -> Result<()> {
+        let Trainer { recipe, learner, preparation, .. } = self;
+        let most = |n: usize| recipe.augment.most_windows(n, preparation.window_us());
+        let mut longest: Vec<_> = samples.iter().map(|sample| most(sample.frames.len())).collect();
+        longest.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
+        longest.truncate(recipe.batch);
+        if let (true, Some(first)) = (recipe.unmasked, longest.first().copied()) {
+            longest.fill(first);
+        }
+        learner.check_size(longest.into_iter())?;
+        kept_out.chunks(recipe.batch).try_for_each(|chunk| {
+            let batch = lengths(chunk.iter().map(|sample| &sample.frames), recipe.unmasked);
+            learner.check_size(batch.iter().map(|sample| sample.windows))
+        })
+    }
+
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe

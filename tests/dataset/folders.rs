@@ -158,6 +158,9 @@ fn bad_label_files_are_refused_by_line() {
         }
         fs::write(folder.path().join("labels.csv"), text).unwrap();
         refused(folder.path(), &loading(), &parts);
+        let latin = [b"one,r\xeave\n", text.as_bytes()].concat();
+        fs::write(folder.path().join("labels.csv"), latin).unwrap();
+        refused(folder.path(), &loading(), &["labels.csv", "line 1 is not UTF-8"]);
     }
 }
 

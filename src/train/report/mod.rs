@@ -47,6 +47,8 @@ pub struct Report {
     pub epochs: Vec<Epoch>,
     /// The epoch whose weights were kept, and why.
     pub kept: String,
+    /// Whether the training was interrupted before its last epoch was over.
+    pub interrupted: bool,
     /// Whether the score is one of recordings kept out of the training.
     pub held_out: bool,
     /// Whether the epoch of every network was chosen by the recordings that it is scored on.
@@ -184,13 +186,24 @@ fn report(
     let classes = labels.iter().enumerate().map(|(class, label)| {
         (label.clone(), of_class(&trained_on, class), of_class(&kept_out, class))
     });
-    let kept = match training.keep {
-        Keep::Last => format!("after epoch {}, the last", trained.epoch),
-        Keep::Best => format!(
-            "after epoch {}, chosen by the accuracy {}, which is therefore optimistic",
-            trained.epoch,
-            if folds.is_empty() { "shown here" } else { "on the recordings of --val" }
-        ),
+    let epoch = trained.epoch;
+    let chosen = format!(
+        "after epoch {epoch}, chosen by the accuracy {}, which is therefore optimistic",
+        if folds.is_empty() { "shown here" } else { "on the recordings of --val" }
+    );
+    let kept = match (training.keep, trained.interrupted) {
+        (Keep::Last, None) => format!("after epoch {epoch}, the last"),
+        (Keep::Best, None) => chosen,
+        (keep, Some(used)) => {
+            let done = trained.epochs.len();
+            let at = format!(
+                "where the training was interrupted: {done} of {} epochs were over, and {used} of \
+                 {} recordings of the next were used",
+                training.recipe.epochs,
+                trained_on.len()
+            );
+            if keep == Keep::Best && epoch > 0 { format!("{chosen}, not those {at}") } else { at }
+        }
     };
     let recordings = scored.iter().zip(&trained.readings).map(|(sample, reading)| Read {
         name: sample.name.clone(),
@@ -204,7 +217,7 @@ fn report(
             folder: training.data.display().to_string(),
             others: others_of(training),
             classes: classes.collect(),
-            notes: data.sets().flat_map(|dataset| dataset.notes.clone()).collect(),
+            notes: outcome.notes.clone(),
             left_out: data
                 .sets()
                 .flat_map(|dataset| &dataset.faults)
@@ -215,6 +228,7 @@ fn report(
         model: model_facts(&trained.model, &training.recipe),
         epochs: trained.epochs.clone(),
         kept,
+        interrupted: trained.interrupted.is_some(),
         held_out: !kept_out.is_empty(),
         optimistic: training.keep == Keep::Best,
         score: trained.score.clone(),
