@@ -197,8 +197,8 @@ fn report(
         (keep, Some(used)) => {
             let done = trained.epochs.len();
             let at = format!(
-                "where the training was interrupted: {done} of {} epochs were over, and {used} of \
-                 {} recordings of the next were used",
+                "of the moment when the training was interrupted: {done} of {} epochs were over, \
+                 and {used} of {} recordings of the next were used",
                 training.recipe.epochs,
                 trained_on.len()
             );
