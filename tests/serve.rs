@@ -757,7 +757,7 @@ fn who_asks_and_does_not_read_keeps_nobody_out() {
     let begun = Instant::now();
     let answered = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(server.address("http"))?;
-        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n")?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -766,7 +766,7 @@ fn who_asks_and_does_not_read_keeps_nobody_out() {
     while (&deaf[0]).write(b"x").map_or_else(|error| is_pause(&error), |_| true) {
         assert!(begun.elapsed() < PATIENCE);
     }
-    while !answered().is_ok_and(|answer| answer.contains("alive")) {
+    while !answered().is_ok_and(|answer| answer.contains("200 OK")) {
         assert!(begun.elapsed() < PATIENCE);
     }
     drop(deaf);
@@ -787,7 +787,10 @@ fn a_request_whose_head_drips_or_is_too_long_is_let_go() {
     head.resize(16 << 10, b'x');
     let told = rest_of(ask(&head));
     assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
-    assert_eq!(get(&server, "/livez", None).0, 200);
+    // One that was answered may rest, and is let go as well.
+    assert!(rest_of(ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).ends_with("alive\n"));
+    let metrics = get(&server, "/metrics", None).1;
+    assert_eq!(metric(&metrics, "dvs_connections_refused_total"), 2.0);
     server.end();
 }
 
@@ -839,7 +842,10 @@ fn only_a_token_lets_clients_in() {
         assert_eq!(get(&server, path, None).0, 401);
         assert_eq!(get(&server, path, Some("open")).0, 401);
     }
-    assert_eq!(get(&server, "/metrics", Some("sesame")).0, 200);
+    let metrics = get(&server, "/metrics", Some("sesame")).1;
+    assert_eq!(metric(&metrics, "dvs_connections_refused_total"), 3.0 + 8.0);
+    // The scheme is told without case.
+    assert_eq!(server.request("GET /metrics", "authorization: bearer sesame\r\n").0, 200);
     assert_eq!(get(&server, "/livez", None).0, 200);
     server.end();
 }

@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Reader, Writer};
-use super::http::MAX_HTTP_CONNECTIONS;
+use super::http::{MAX_HTTP_CONNECTIONS, MAX_HTTP_TURNED_AWAY};
 use super::hub::Hub;
 use super::limits::Flow;
 use super::sockets::{hear_loss, hear_readers};
@@ -23,7 +23,7 @@ const SPARE_FILES: usize = 64;
 
 /// Makes room for as many files as may be open at once; what to warn of where there is none.
 pub fn make_room(serve: &Serve) -> Option<String> {
-    let http = serve.http.map_or(0, |_| MAX_HTTP_CONNECTIONS);
+    let http = serve.http.map_or(0, |_| MAX_HTTP_CONNECTIONS + MAX_HTTP_TURNED_AWAY);
     let own = serve.udp.len() + serve.dial.len() + SPARE_FILES;
     let need = (serve.limits.max_connections + http + own) as u64;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
