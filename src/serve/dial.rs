@@ -8,7 +8,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 
 use super::client::Reader;
@@ -16,6 +15,7 @@ use super::config::StreamConfig;
 use super::connection;
 use super::hub::Hub;
 use super::sockets::hear_loss;
+use super::{Notice, Notices};
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
 use crate::event::Sensor;
@@ -101,7 +101,7 @@ impl DvServer {
 }
 
 /// Hears a server again and again, until this one ends.
-pub async fn serve(hub: Rc<Hub>, server: DvServer, warn: UnboundedSender<String>) {
+pub async fn serve(hub: Rc<Hub>, server: DvServer, notice: Notices) {
     let name = server.to_string();
     let mut config = hub.config;
     config.reading.format = Some(&DV);
@@ -125,8 +125,9 @@ pub async fn serve(hub: Rc<Hub>, server: DvServer, warn: UnboundedSender<String>
         };
         // A server that is absent for a night is one line.
         if said.as_ref() != Some(&why) {
-            // Nobody hears when this server has ended.
-            let _ = warn.send(format!("{name}: {why}; it is dialled again until it sends events"));
+            notice(Notice::Warning(format!(
+                "{name}: {why}; it is dialled again until it sends events"
+            )));
             said = Some(why);
         }
         sleep(pause).await;
