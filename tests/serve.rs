@@ -3,6 +3,7 @@
 mod server;
 mod skip;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dvs_stream::codec::aedat4::Aedat4Encoder;
+use dvs_stream::codec::probe::{Probe, probe};
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use serde_json::Value;
@@ -322,6 +324,25 @@ fn the_first_line_names_stream_format_and_view() {
     let expected = replay(&events, &["--flip-x", "--scale", "--format", "nmnist"]).0;
     assert!(expected.lines().count() > 100);
     assert_eq!(lines, expected.replace("\"stream\":\"stdin\"", "\"stream\":\"cam-1\""));
+    server.end();
+}
+
+#[test]
+fn what_has_a_mark_needs_no_first_line() {
+    let server = plain(&["-q", "--port", "0", "--scale"], 1);
+    let mut read = BTreeSet::new();
+    for entry in std::fs::read_dir("fixtures/formats").unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let Probe::Format(format) = probe(&bytes, None, true) else { continue };
+        let (expected, code) = replay(&bytes, &["--scale"]);
+        assert_eq!(nameless(&say(&server, &bytes)), nameless(&expected), "{}", path.display());
+        if code == Some(0) {
+            read.insert(format.name);
+        }
+    }
+    let marked = ["aedat1", "aedat2", "aedat3", "aedat4", "csv", "dv", "npy"];
+    assert_eq!(read.into_iter().collect::<Vec<_>>(), marked);
     server.end();
 }
 
@@ -653,6 +674,46 @@ fn metrics_are_what_the_senders_know() {
         let plain = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let typed = |name: &str| text.contains(&format!("# TYPE {name} "));
         assert!(typed(name) || plain.is_some_and(typed), "{line}");
+    }
+    server.end();
+}
+
+/// Dashboards rely on them.
+#[test]
+fn metrics_have_the_names_and_labels_that_were_promised() {
+    let server = with_http(&[]);
+    say(&server, &[b"dvs-stream {\"stream\":\"cam\"}\n", &deck()[..]].concat());
+    let text = get(&server, "/metrics", None).1;
+    for (name, kind, labels) in [
+        ("dvs_events_received_total", "counter", &["stream"][..]),
+        ("dvs_events_lost_total", "counter", &["reason", "stream"]),
+        ("dvs_datagrams_lost_total", "counter", &["stream"]),
+        ("dvs_windows_total", "counter", &["stream"]),
+        ("dvs_restarts_total", "counter", &["stream"]),
+        ("dvs_step_seconds", "histogram", &["le"]),
+        ("dvs_window_latency_seconds", "histogram", &["le"]),
+        ("dvs_load_ratio", "gauge", &[]),
+        ("dvs_ring_frames", "gauge", &["stream"]),
+        ("dvs_streams", "gauge", &[]),
+        ("dvs_predictions_total", "counter", &["label", "stream"]),
+        ("dvs_model_info", "gauge", &["model", "sha256"]),
+    ] {
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {text}");
+        let series = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
+        let own = |line: &&str| line.split(['{', ' ']).next() == Some(&series);
+        let mut found = 0;
+        for line in text.lines().filter(own) {
+            let keys = line.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+            let mut keys: Vec<_> = keys.map(|key| key.rsplit(['{', ',']).next().unwrap()).collect();
+            keys.sort();
+            assert_eq!(keys, labels, "{line}");
+            found += 1;
+        }
+        assert!(found > 0, "{name}: {text}");
+    }
+    for reason in ["late", "outside", "overflow", "malformed"] {
+        let series = format!("dvs_events_lost_total{{reason=\"{reason}\",stream=\"cam\"}}");
+        assert_eq!(metric(&text, &series), 0.0);
     }
     server.end();
 }
