@@ -3,7 +3,7 @@
 mod server;
 mod skip;
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -329,13 +329,72 @@ fn who_reads_all_streams_records_misses_none_of_them() {
 fn who_does_not_read_all_streams_records_misses_the_oldest() {
     let flags = ["--port", "0", "--http", "0", "--outbox", "16", "--patience", "1ms"];
     let server = plain(&flags, 2);
-    let deaf = subscribed(&server);
-    let begun = Instant::now();
+    let mut late = subscribed(&server);
+    let (begun, mut all, mut missed) = (Instant::now(), 0, 0);
     // More than lies in both sockets.
-    while server.metrics().sum("dvs_records_missed_total", &[]) == 0 {
-        flat_out(&server, 8, 5000);
+    while missed == 0 {
+        all += flat_out(&server, 8, 5000);
+        missed = server.metrics().sum("dvs_records_missed_total", &[]);
         assert!(begun.elapsed() < PATIENCE);
     }
-    drop(deaf);
+    let (mut told, mut marked) = (0, 0);
+    while told + marked < all as u64 {
+        let mut line = String::new();
+        late.read_line(&mut line).unwrap();
+        let Some(line) = line.strip_prefix("data: ") else { continue };
+        let record: Value = serde_json::from_str(line).unwrap();
+        match record["type"] == "missed" {
+            true => marked = record["records"].as_u64().unwrap(),
+            false => told += 1,
+        }
+    }
+    assert_eq!((told + marked, marked), (all as u64, missed));
+    drop(late);
+    server.end();
+}
+
+#[test]
+fn subscribers_are_no_more_than_may_be() {
+    let server = plain(&["--port", "0", "--http", "0"], 2);
+    let mut all: Vec<_> = (0..32).map(|_| subscribed(&server)).collect();
+    let (status, why) = server.request("GET /v1/predictions", "");
+    assert_eq!((status, why.as_str()), (503, "too many subscribers\n"));
+    all.pop();
+    let begun = Instant::now();
+    // One whose subscriber has gone is free when that is seen.
+    loop {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.write_all(b"GET /v1/predictions HTTP/1.0\r\n\r\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        if line.contains(" 200 ") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    drop(all);
+    server.end();
+}
+
+#[test]
+fn who_finds_no_room_over_http_is_told_so() {
+    let server = plain(&["--port", "0", "--http", "0"], 2);
+    let connect = || TcpStream::connect(server.address("http")).unwrap();
+    let served: Vec<TcpStream> = (0..64).map(|_| connect()).collect();
+    let mut stream = connect();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let told = rest_of(stream).to_lowercase();
+    assert!(told.starts_with("http/1.1 503 ") && told.contains("\r\nretry-after: 1\r\n"), "{told}");
+    assert_eq!(server.request("POST /v1/snapshot", "").0, 503);
+    assert_eq!(server.request("GET /livez", "").0, 200);
+    let turned_away: Vec<TcpStream> = (0..16).map(|_| connect()).collect();
+    assert!(matches!(connect().read(&mut [0]), Ok(0) | Err(_)));
+    drop((served, turned_away));
+    let (begun, mut refused) = (Instant::now(), 3 + 16 + 1);
+    while server.request("GET /readyz", "").0 == 503 {
+        refused += 1;
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(server.metrics().sum("dvs_connections_refused_total", &[]), refused);
     server.end();
 }

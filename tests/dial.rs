@@ -143,6 +143,21 @@ fn nonsense_damage_and_silence_are_told_and_dialled_again() {
 }
 
 #[test]
+fn a_server_that_comes_and_goes_is_told_of_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("dv://{}", listener.local_addr().unwrap());
+    let mut server = dialling(&url, &[], 0);
+    let (deck, expected) = (deck_as_dv(), replayed());
+    for _ in 0..4 {
+        listener.accept().unwrap().0.write_all(&deck).unwrap();
+        assert_eq!(server.stream(&url), expected);
+    }
+    server.signal("-TERM");
+    let (code, _, told) = server.ended();
+    assert_eq!((code, told.lines().count()), (Some(0), 1), "{told}");
+}
+
+#[test]
 fn what_cannot_be_dialled_is_refused() {
     for (flags, code, told) in [
         (&["--connect", "tcp://127.0.0.1:7777"][..], 2, "dv://HOST:PORT"),

@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 use server::events::DECK;
 use server::{PATIENCE, Server, nameless, replay, rest_of};
@@ -57,6 +58,38 @@ const FAULTS: &[Fault] = &[
         flags: &[],
         play: |server| sent_and_closed(server, b"dvs-stream {\"stre"),
         counted: (ERRORS, &[], Some(1)),
+    },
+    Fault {
+        what: "a connection reset within a first line",
+        flags: &[],
+        play: |server| {
+            let mut stream = server.connect();
+            stream.write_all(b"dvs-stream {\"stre").unwrap();
+            let reset = linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&stream, sockopt::Linger, &reset).unwrap();
+            Vec::new()
+        },
+        counted: (REFUSED, &[], Some(1)),
+    },
+    Fault {
+        what: "a request whose head does not come",
+        flags: &["--header-timeout", "200ms"],
+        play: |server| asked(server, b"GET /li"),
+        counted: (REFUSED, &[], Some(1)),
+    },
+    Fault {
+        what: "a request that is none",
+        flags: &[],
+        play: |server| asked(server, b"dvs-stream {}\n\n"),
+        counted: (REFUSED, &[], Some(1)),
+    },
+    Fault {
+        what: "a request whose head is too long",
+        flags: &[],
+        play: |server| {
+            asked(server, format!("GET /livez HTTP/1.1\r\nX: {}", "x".repeat(17 << 10)).as_bytes())
+        },
+        counted: (REFUSED, &[], Some(1)),
     },
     Fault {
         what: "a client that says nothing",
@@ -246,6 +279,13 @@ fn sent_and_closed(server: &Server, bytes: &[u8]) -> Held {
     let _ = stream.shutdown(Shutdown::Write);
     rest_of(stream);
     Vec::new()
+}
+
+/// Says something over HTTP, and keeps the connection.
+fn asked(server: &Server, what: &[u8]) -> Held {
+    let mut stream = TcpStream::connect(server.address("http")).unwrap();
+    stream.write_all(what).unwrap();
+    held(stream)
 }
 
 /// Sends what comes first at once, and then a byte at a time while it may.

@@ -1,12 +1,19 @@
 //! Standard output and standard error: whose lines are whose, what is silent, what takes nothing.
 
 mod program;
+mod server;
 
-use std::process::Stdio;
+use std::io::{BufRead, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use dvs_stream::prediction::{Prediction, Record, Stream, Summary};
 use dvs_stream::sink::{Style, by_name};
-use program::{DECK, check, program, run, stderr};
+use program::{DECK, PROGRAM, check, program, run, stderr};
+use server::{PATIENCE, Server, nameless, replay, rest_of};
 
 /// Its name tells two plays of one recording apart no more than two recordings of one name.
 #[test]
@@ -183,6 +190,8 @@ fn quiet_is_quiet_of_events_outside() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_standard_output_that_takes_nothing_is_no_panic() {
+    let server = Server::start(&["--port", "0"], 1);
+    let url = format!("tcp://{}", server.address("tcp"));
     for arguments in [
         &["info", DECK, "models/poker.safetensors"][..],
         &["info", "--output", "text", DECK, "models/poker.safetensors"],
@@ -190,6 +199,7 @@ fn a_standard_output_that_takes_nothing_is_no_panic() {
         &["completions", "bash"],
         &["eval", DECK],
         &["eval", "--output", "text", DECK],
+        &["send", "--print", "--speed", "max", DECK, &url],
     ] {
         let mut child = program(arguments)
             .stdout(Stdio::piped())
@@ -206,8 +216,122 @@ fn a_standard_output_that_takes_nothing_is_no_panic() {
         let told = stderr(&output);
         let errors = told.lines().filter(|line| line.starts_with("error: "));
         assert_eq!((output.status.code(), errors.count()), (Some(1), 1), "{arguments:?}: {told}");
-        assert!(told.contains("cannot write the results"), "{arguments:?}: {told}");
+        let results = if arguments[0] == "send" { "answers" } else { "results" };
+        assert!(told.contains(&format!("cannot write the {results}")), "{arguments:?}: {told}");
     }
+}
+
+/// The streams go on.
+#[cfg(target_os = "linux")]
+#[test]
+fn records_that_a_servers_standard_output_does_not_take_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for (taker, is_missed) in [(Stdio::from(full), true), (Stdio::from(closed), false)] {
+        // Standard output does not tell where it is heard.
+        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = http.port().to_string();
+        let child = program(&["serve", "--output", "jsonl", "--http", &port, "--unix"])
+            .arg(&socket)
+            .stdout(taker)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (begun, mut told) = (Instant::now(), 0);
+        for _ in 0..2 {
+            let mut stream = loop {
+                match UnixStream::connect(&socket) {
+                    Ok(stream) => break stream,
+                    Err(_) => assert!(begun.elapsed() < PATIENCE),
+                }
+            };
+            stream.write_all(&std::fs::read(DECK).unwrap()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            told += rest_of(stream).lines().count();
+            let missed = format!("\ndvs_records_missed_total {}\n", told * usize::from(is_missed));
+            loop {
+                let mut stream = TcpStream::connect(http).unwrap();
+                stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+                if rest_of(stream).contains(&missed) {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "not{missed}");
+            }
+        }
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        assert_eq!(told.matches("No space left").count(), usize::from(is_missed), "{told}");
+        assert_eq!(told.lines().count(), usize::from(is_missed), "{told}");
+    }
+}
+
+/// A server whose standard error is a pipe.
+fn piped(flags: &[&str]) -> Server {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--port", "0"]).args(flags).stderr(Stdio::piped());
+    Server::run(&mut command, 1)
+}
+
+/// What a connection that sends all of this and closes is answered.
+fn say(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = server.connect();
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    rest_of(stream)
+}
+
+/// Which is more than lies in a pipe and waits before it.
+const MANY: usize = 2500;
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_up_no_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = folder.path().to_str().unwrap();
+    let refused = |_| "dvs-stream nonsense\n".to_owned();
+    // Each is of another rule than the one whose state is kept.
+    let warned = |k: usize| {
+        format!("dvs-stream {{\"stream\":\"cam\",\"quiet\":{}}}\nt,x,y,on\n0,3,3,1\n", k % 2)
+    };
+    let expected = nameless(&replay(Path::new(DECK), &[]));
+    for (flags, n, says) in [
+        (&["-v"][..], MANY, &refused as &dyn Fn(usize) -> String),
+        (&["--state-dir", states], 700, &warned),
+    ] {
+        let mut server = piped(flags);
+        for k in 0..n {
+            say(&server, says(k).as_bytes());
+        }
+        assert_eq!(nameless(&say(&server, &std::fs::read(DECK).unwrap())), expected, "{flags:?}");
+        assert_eq!(server.exit("-TERM"), Some(0), "{flags:?}");
+    }
+}
+
+#[test]
+fn log_lines_for_which_there_is_no_room_are_counted() {
+    let mut server = piped(&["-v"]);
+    for _ in 0..MANY {
+        say(&server, b"dvs-stream nonsense\n");
+    }
+    let (mut read, mut line) = (0, String::new());
+    let dropped = loop {
+        line.clear();
+        server.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
+        let told = line.strip_prefix("warning: ");
+        if let Some(n) = told.and_then(|told| told.split_once(" log lines were dropped")) {
+            break n.0.parse::<usize>().unwrap();
+        }
+        assert!(line.contains("refused"), "{line}");
+        read += 1;
+    };
+    assert!(dropped > 0);
+    assert_eq!(read + dropped, MANY);
+    server.terminate();
 }
 
 /// What is told there is lost, the results are not.

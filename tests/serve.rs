@@ -3,6 +3,7 @@
 mod server;
 mod skip;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dvs_stream::codec::aedat4::Aedat4Encoder;
+use dvs_stream::codec::probe::{Probe, probe};
 use dvs_stream::codec::{Compression, Encoder, EncoderOptions};
 use dvs_stream::event::{Event, Polarity, SensorSize};
 use serde_json::Value;
@@ -322,6 +324,25 @@ fn the_first_line_names_stream_format_and_view() {
     let expected = replay(&events, &["--flip-x", "--scale", "--format", "nmnist"]).0;
     assert!(expected.lines().count() > 100);
     assert_eq!(lines, expected.replace("\"stream\":\"stdin\"", "\"stream\":\"cam-1\""));
+    server.end();
+}
+
+#[test]
+fn what_has_a_mark_needs_no_first_line() {
+    let server = plain(&["-q", "--port", "0", "--scale"], 1);
+    let mut read = BTreeSet::new();
+    for entry in std::fs::read_dir("fixtures/formats").unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let Probe::Format(format) = probe(&bytes, None, true) else { continue };
+        let (expected, code) = replay(&bytes, &["--scale"]);
+        assert_eq!(nameless(&say(&server, &bytes)), nameless(&expected), "{}", path.display());
+        if code == Some(0) {
+            read.insert(format.name);
+        }
+    }
+    let marked = ["aedat1", "aedat2", "aedat3", "aedat4", "csv", "dv", "npy"];
+    assert_eq!(read.into_iter().collect::<Vec<_>>(), marked);
     server.end();
 }
 
@@ -657,6 +678,46 @@ fn metrics_are_what_the_senders_know() {
     server.end();
 }
 
+/// Dashboards rely on them.
+#[test]
+fn metrics_have_the_names_and_labels_that_were_promised() {
+    let server = with_http(&[]);
+    say(&server, &[b"dvs-stream {\"stream\":\"cam\"}\n", &deck()[..]].concat());
+    let text = get(&server, "/metrics", None).1;
+    for (name, kind, labels) in [
+        ("dvs_events_received_total", "counter", &["stream"][..]),
+        ("dvs_events_lost_total", "counter", &["reason", "stream"]),
+        ("dvs_datagrams_lost_total", "counter", &["stream"]),
+        ("dvs_windows_total", "counter", &["stream"]),
+        ("dvs_restarts_total", "counter", &["stream"]),
+        ("dvs_step_seconds", "histogram", &["le"]),
+        ("dvs_window_latency_seconds", "histogram", &["le"]),
+        ("dvs_load_ratio", "gauge", &[]),
+        ("dvs_ring_frames", "gauge", &["stream"]),
+        ("dvs_streams", "gauge", &[]),
+        ("dvs_predictions_total", "counter", &["label", "stream"]),
+        ("dvs_model_info", "gauge", &["model", "sha256"]),
+    ] {
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {text}");
+        let series = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
+        let own = |line: &&str| line.split(['{', ' ']).next() == Some(&series);
+        let mut found = 0;
+        for line in text.lines().filter(own) {
+            let keys = line.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+            let mut keys: Vec<_> = keys.map(|key| key.rsplit(['{', ',']).next().unwrap()).collect();
+            keys.sort();
+            assert_eq!(keys, labels, "{line}");
+            found += 1;
+        }
+        assert!(found > 0, "{name}: {text}");
+    }
+    for reason in ["late", "outside", "overflow", "malformed"] {
+        let series = format!("dvs_events_lost_total{{reason=\"{reason}\",stream=\"cam\"}}");
+        assert_eq!(metric(&text, &series), 0.0);
+    }
+    server.end();
+}
+
 #[test]
 fn restarts_are_counted_as_they_come() {
     let server = with_http(&[]);
@@ -757,7 +818,7 @@ fn who_asks_and_does_not_read_keeps_nobody_out() {
     let begun = Instant::now();
     let answered = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(server.address("http"))?;
-        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n")?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -766,7 +827,7 @@ fn who_asks_and_does_not_read_keeps_nobody_out() {
     while (&deaf[0]).write(b"x").map_or_else(|error| is_pause(&error), |_| true) {
         assert!(begun.elapsed() < PATIENCE);
     }
-    while !answered().is_ok_and(|answer| answer.contains("alive")) {
+    while !answered().is_ok_and(|answer| answer.contains("200 OK")) {
         assert!(begun.elapsed() < PATIENCE);
     }
     drop(deaf);
@@ -787,7 +848,10 @@ fn a_request_whose_head_drips_or_is_too_long_is_let_go() {
     head.resize(16 << 10, b'x');
     let told = rest_of(ask(&head));
     assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
-    assert_eq!(get(&server, "/livez", None).0, 200);
+    // One that was answered may rest, and is let go as well.
+    assert!(rest_of(ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).ends_with("alive\n"));
+    let metrics = get(&server, "/metrics", None).1;
+    assert_eq!(metric(&metrics, "dvs_connections_refused_total"), 2.0);
     server.end();
 }
 
@@ -839,7 +903,10 @@ fn only_a_token_lets_clients_in() {
         assert_eq!(get(&server, path, None).0, 401);
         assert_eq!(get(&server, path, Some("open")).0, 401);
     }
-    assert_eq!(get(&server, "/metrics", Some("sesame")).0, 200);
+    let metrics = get(&server, "/metrics", Some("sesame")).1;
+    assert_eq!(metric(&metrics, "dvs_connections_refused_total"), 3.0 + 8.0);
+    // The scheme is told without case.
+    assert_eq!(server.request("GET /metrics", "authorization: bearer sesame\r\n").0, 200);
     assert_eq!(get(&server, "/livez", None).0, 200);
     server.end();
 }

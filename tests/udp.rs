@@ -65,6 +65,20 @@ fn datagrams_read_as_their_replay_each_sender_apart() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_buffer_smaller_than_asked_for_is_warned_of() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
+    let is_small = most.trim().parse::<usize>().unwrap() < 8 << 20;
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--udp", "0=jaer"]).stderr(Stdio::piped());
+    let server = Server::run(&mut command, 1);
+    server.signal("-TERM");
+    let (_, _, told) = server.ended();
+    let warned = told.lines().filter(|line| line.contains("raise net.core.rmem_max"));
+    assert_eq!(warned.count(), usize::from(is_small), "{most}{told}");
+}
+
 #[test]
 fn a_silent_sender_ends_and_its_slot_is_free() {
     let mut server = start("faery-t32", &["--idle-timeout", "300ms", "--max-streams", "1"]);

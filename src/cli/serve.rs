@@ -1,23 +1,26 @@
 //! `dvs-stream serve`.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::args::{self, AnswerArgs, DecoderArgs, ModelArgs, ViewArgs};
-use super::log::{self, LogFormat};
+use super::log::{Log, LogFormat};
 use super::{Common, OutputArg, model_bytes, open_model, settled};
 use crate::codec::{DatagramFormat, datagrams_by_name};
 use crate::ingest::Reading;
 use crate::nn::DeviceChoice;
 use crate::serve::{
-    About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Overflow, Records, Serve,
-    StreamConfig, UdpSource, run,
+    About, DvServer, Flow, Keeping, Limits, MAX_TURNED_AWAY, Notice, Notices, Overflow, Records,
+    Serve, StreamConfig, UdpSource, run,
 };
 use crate::session::windows_of;
 
@@ -244,6 +247,13 @@ impl LimitArgs {
 
 /// Runs the command.
 pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let log = Log::start(args.log_format, common)?;
+    let served = serve(args, common, &log);
+    log.end();
+    served
+}
+
+fn serve(args: &ServeArgs, common: &Common, log: &Log) -> anyhow::Result<ExitCode> {
     let listens = args.port.is_some() || args.unix.is_some() || !args.udp.is_empty();
     if !listens && args.connect.is_empty() {
         bail!(
@@ -260,9 +270,7 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         bail!("serve prints records as JSON Lines: --output jsonl, or none of them without it");
     }
     let (model, bytes) = (open_model(&args.model)?, model_bytes(&args.model)?);
-    log::start(args.log_format, common);
-    let note = |line: &str| log::note(args.log_format, line, common);
-    let (model, view, rules) = settled(model, &args.view, &args.answers, note)?;
+    let (model, view, rules) = settled(model, &args.view, &args.answers, |line| log.note(line))?;
     // A launch costs the same for one stream as for thousands.
     let tick_us = match args.model.device.device {
         DeviceChoice::Cpu => 0,
@@ -296,19 +304,23 @@ pub fn main(args: &ServeArgs, common: &Common) -> anyhow::Result<ExitCode> {
         spin: args.limits.spin,
         limits: args.limits.limits(&args.states, tick_us),
     };
-    let mut notice = |notice: Notice| match notice {
+    let log = log.clone();
+    let notice: Notices = Arc::new(move |notice| match notice {
         Notice::Listening(what) => {
             let mut out = std::io::stdout();
             // Whoever closed standard output knows where to connect.
             let _ = writeln!(out, "listening {what}").and_then(|()| out.flush());
         }
-        Notice::Warning(what) => log::warn(args.log_format, &what, common),
-    };
+        Notice::Warning(what) => log.warn(&what),
+    });
     let name = args.model.model.as_deref().and_then(Path::file_name);
     let name = name.map_or("poker".into(), |name| name.to_string_lossy());
     let about = About::new(&name, &bytes, &model);
     drop(bytes);
-    let records = output.map(|_| Box::new(std::io::stdout()) as Records);
-    run(&model, about, &serve, records, &mut notice)?;
+    // A buffer would not tell how much of a line was written.
+    let out = output.map(|_| std::io::stdout().as_fd().try_clone_to_owned()).transpose();
+    let out = out.context("cannot open standard output")?;
+    let records = out.map(|out| Box::new(File::from(out)) as Records);
+    run(&model, about, &serve, records, &notice)?;
     Ok(ExitCode::SUCCESS)
 }

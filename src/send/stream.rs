@@ -185,8 +185,11 @@ pub fn converse(
                 let what = format!("the receiver at {target} says");
                 Err(Error::Io { what, source: std::io::Error::other(message) })
             }
-            // Whoever reads the answers has had enough.
-            (Heard { is_unwanted: true, .. }, _) => Ok(()),
+            (Heard { unwritten: Some(source), .. }, _) => match source.kind() {
+                // Whoever reads the answers has had enough.
+                ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(Error::Io { what: "cannot write the answers".to_owned(), source }),
+            },
             (_, played) => played,
         }
     })
@@ -196,8 +199,8 @@ pub fn converse(
 struct Heard {
     /// The message of an error record.
     refusal: Option<String>,
-    /// The output for answers was closed.
-    is_unwanted: bool,
+    /// Why no more answers could be written.
+    unwritten: Option<io::Error>,
 }
 
 fn hear(
@@ -222,9 +225,9 @@ fn hear(
                 }
                 heard.refusal = heard.refusal.take().or_else(|| error_message(&line));
                 if let Some(out) = &mut answers
-                    && out.write_all(&line).and_then(|()| out.flush()).is_err()
+                    && let Err(error) = out.write_all(&line).and_then(|()| out.flush())
                 {
-                    heard.is_unwanted = true;
+                    heard.unwritten = Some(error);
                     break;
                 }
                 line.clear();
@@ -240,7 +243,7 @@ fn hear(
             Err(_) => break,
         }
     }
-    if heard.is_unwanted {
+    if heard.unwritten.is_some() {
         // Ends the sending too.
         reader.get_ref().shutdown(Shutdown::Both);
     }

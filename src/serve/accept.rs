@@ -6,16 +6,15 @@ use std::rc::Rc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Reader, Writer};
-use super::http::MAX_HTTP_CONNECTIONS;
+use super::http::{MAX_HTTP_CONNECTIONS, MAX_HTTP_TURNED_AWAY};
 use super::hub::Hub;
 use super::limits::Flow;
 use super::sockets::{hear_loss, hear_readers};
-use super::{ACCEPT_PAUSE, Serve, connection};
+use super::{ACCEPT_PAUSE, Notice, Notices, Serve, connection};
 use crate::error::Error;
 
 /// Files besides those of connections: listeners, states, and what libraries open.
@@ -23,7 +22,7 @@ const SPARE_FILES: usize = 64;
 
 /// Makes room for as many files as may be open at once; what to warn of where there is none.
 pub fn make_room(serve: &Serve) -> Option<String> {
-    let http = serve.http.map_or(0, |_| MAX_HTTP_CONNECTIONS);
+    let http = serve.http.map_or(0, |_| MAX_HTTP_CONNECTIONS + MAX_HTTP_TURNED_AWAY);
     let own = serve.udp.len() + serve.dial.len() + SPARE_FILES;
     let need = (serve.limits.max_connections + http + own) as u64;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
@@ -45,14 +44,14 @@ pub fn make_room(serve: &Serve) -> Option<String> {
 /// A listener's ear: says once that it hears nobody, and again only after it has heard one.
 pub struct Ear {
     what: &'static str,
-    warn: UnboundedSender<String>,
+    notice: Notices,
     is_deaf: bool,
 }
 
 impl Ear {
     /// That of a listener of this kind.
-    pub fn new(what: &'static str, warn: &UnboundedSender<String>) -> Self {
-        Ear { what, warn: warn.clone(), is_deaf: false }
+    pub fn new(what: &'static str, notice: &Notices) -> Self {
+        Ear { what, notice: notice.clone(), is_deaf: false }
     }
 
     /// What was accepted; nothing, after a pause, where it could not be.
@@ -66,12 +65,11 @@ impl Ear {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
             Err(error) => {
                 if !std::mem::replace(&mut self.is_deaf, true) {
-                    // Nobody hears when the server has ended.
-                    let _ = self.warn.send(format!(
+                    (self.notice)(Notice::Warning(format!(
                         "no connection can be accepted on {}: {error}; those that wait are tried \
                          again",
                         self.what
-                    ));
+                    )));
                 }
                 sleep(ACCEPT_PAUSE).await;
                 None

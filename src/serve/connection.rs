@@ -204,7 +204,11 @@ impl Connection {
                 }
                 Input::End => true,
                 Input::Asked(_) | Input::Silence => continue,
-                Input::Lost(_) | Input::Call(Call::Stop) => return Ok(None),
+                Input::Call(Call::Stop) => return Ok(None),
+                Input::Lost(source) => {
+                    let what = "the connection was lost within the first line".to_owned();
+                    return Err(Error::Io { what, source });
+                }
                 Input::Call(Call::Late) => {
                     let seconds = self.hub.limits.header_timeout.as_secs_f64();
                     return Err(Error::Unsupported(format!(

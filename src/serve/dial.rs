@@ -8,14 +8,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Reader;
 use super::config::StreamConfig;
 use super::connection;
 use super::hub::Hub;
 use super::sockets::hear_loss;
+use super::{Notice, Notices};
 use crate::codec::aedat4::DV;
 use crate::error::{Error, Result};
 use crate::event::Sensor;
@@ -26,7 +26,7 @@ const PORT: u16 = 7777;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before the first attempt after one that failed; each that fails doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
+/// Longest pause, and how long a connection must last, and bring events, for the next to come soon.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A DV server.
@@ -101,42 +101,92 @@ impl DvServer {
 }
 
 /// Hears a server again and again, until this one ends.
-pub async fn serve(hub: Rc<Hub>, server: DvServer, warn: UnboundedSender<String>) {
+pub async fn serve(hub: Rc<Hub>, server: DvServer, notice: Notices) {
     let name = server.to_string();
     let mut config = hub.config;
     config.reading.format = Some(&DV);
-    let mut pause = FIRST_PAUSE;
-    let mut said = None;
+    let mut attempts = Attempts::default();
     loop {
-        let (events, ended) = match server.connect().await {
-            Ok(reader) => connection::hear(hub.clone(), reader, &name, &config).await,
-            Err(error) => (0, Err(error)),
+        let mut lasted = Duration::ZERO;
+        let ended = match server.connect().await {
+            Ok(reader) => {
+                let begun = Instant::now();
+                let (events, ended) = connection::hear(hub.clone(), reader, &name, &config).await;
+                if events > 0 {
+                    lasted = begun.elapsed();
+                }
+                ended
+            }
+            Err(error) => Err(error),
         };
         if hub.is_stopping() {
             return;
-        }
-        if events > 0 {
-            (pause, said) = (FIRST_PAUSE, None);
         }
         hub.meters.redialled();
         let why = match ended {
             Ok(()) => "the server closed the connection".to_owned(),
             Err(error) => error.to_string(),
         };
-        // A server that is absent for a night is one line.
-        if said.as_ref() != Some(&why) {
-            // Nobody hears when this server has ended.
-            let _ = warn.send(format!("{name}: {why}; it is dialled again until it sends events"));
-            said = Some(why);
+        let (pause, is_new) = attempts.failed(lasted, &why);
+        if is_new {
+            notice(Notice::Warning(format!("{name}: {why}; it is dialled until it stays")));
         }
         sleep(pause).await;
-        pause = (2 * pause).min(LAST_PAUSE);
+    }
+}
+
+/// Attempts that brought nothing that lasted: a server that is absent for a night, or comes and goes,
+/// is one line and seldom dialled.
+struct Attempts {
+    pause: Duration,
+    said: String,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Attempts { pause: FIRST_PAUSE, said: String::new() }
+    }
+}
+
+impl Attempts {
+    /// One has ended that brought events for so long; gives the pause before the next, and whether
+    /// the cause is another than that of the one before.
+    fn failed(&mut self, lasted: Duration, why: &str) -> (Duration, bool) {
+        if lasted >= LAST_PAUSE {
+            *self = Attempts::default();
+        }
+        let pause = self.pause;
+        self.pause = (2 * pause).min(LAST_PAUSE);
+        let is_new = self.said != why;
+        why.clone_into(&mut self.said);
+        (pause, is_new)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_and_a_cause_is_told_once_until_a_connection_lasts() {
+        let (mut attempts, gone) = (Attempts::default(), Duration::ZERO);
+        let mut failed = |lasted, why| {
+            let (pause, is_new) = attempts.failed(lasted, why);
+            (pause.as_millis(), is_new)
+        };
+        assert_eq!(failed(gone, "absent"), (100, true));
+        // It sends a little and closes.
+        let little = LAST_PAUSE / 2;
+        for (pause_ms, is_new) in
+            [(200, true), (400, false), (800, false), (1600, false), (3200, false), (5000, false)]
+        {
+            assert_eq!(failed(little, "closed"), (pause_ms, is_new));
+        }
+        assert_eq!(failed(gone, "closed"), (5000, false));
+        assert_eq!(failed(gone, "absent"), (5000, true));
+        assert_eq!(failed(LAST_PAUSE, "absent"), (100, true));
+        assert_eq!(failed(gone, "absent"), (200, false));
+    }
 
     #[test]
     fn urls_are_read_or_refused() {

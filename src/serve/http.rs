@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +28,8 @@ use super::subscriber::Subscription;
 
 /// Connections at once.
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
+/// Connections beyond them that are told so; any more are closed.
+pub const MAX_HTTP_TURNED_AWAY: usize = 16;
 /// Longest head of a request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 16 << 10;
 /// Longest name of a stream that is subscribed to, in bytes: it may hold the path of a socket.
@@ -40,33 +44,51 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers requests until it is aborted.
 pub async fn accept(hub: Rc<Hub>, listener: TcpListener, mut ear: Ear) {
-    let open = Rc::new(Cell::new(0_usize));
+    let (served, turned_away) = <(Rc<Cell<usize>>, Rc<Cell<usize>>)>::default();
     loop {
         let Some((stream, _)) = ear.heard(listener.accept().await).await else { continue };
-        if open.get() >= MAX_HTTP_CONNECTIONS {
+        let place = Counted::below(MAX_HTTP_CONNECTIONS, &served);
+        let is_served = place.is_some();
+        if !is_served {
             hub.meters.refused();
-            continue;
         }
+        let place = place.or_else(|| Counted::below(MAX_HTTP_TURNED_AWAY, &turned_away));
+        let Some(counted) = place else { continue };
+        let answered = Rc::new(Cell::new(false));
         hear_readers(&stream);
         hear_loss(&stream);
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(hub.limits.header_timeout)
             .max_buf_size(MAX_REQUEST_BYTES)
+            .keep_alive(is_served)
             .serve_connection(
                 TokioIo::new(Impatient::new(stream, hub.limits.header_timeout)),
                 service_fn({
-                    let hub = hub.clone();
-                    move |request| {
+                    let (hub, answered) = (hub.clone(), answered.clone());
+                    move |request: Request<Incoming>| {
                         let hub = hub.clone();
-                        async move { Ok::<_, Infallible>(answer(&hub, &request).await) }
+                        answered.set(true);
+                        let is_welcome = is_served || request.uri().path() == "/livez";
+                        async move {
+                            Ok::<_, Infallible>(match is_welcome {
+                                true => answer(&hub, &request).await,
+                                false => turn_away(),
+                            })
+                        }
                     }
                 }),
             );
-        let counted = Counted::new(&open);
+        let hub = hub.clone();
         spawn_local(async move {
             // What fails here is the client's connection, and it knows.
-            let _ = connection.await;
+            let ended = connection.await;
+            // One that was answered may rest.
+            let is_refused =
+                |error: &hyper::Error| error.is_parse() || (error.is_timeout() && !answered.get());
+            if is_served && ended.is_err_and(|error| is_refused(&error)) {
+                hub.meters.refused();
+            }
             drop(counted);
         });
     }
@@ -76,9 +98,12 @@ pub async fn accept(hub: Rc<Hub>, listener: TcpListener, mut ear: Ear) {
 struct Counted(Rc<Cell<usize>>);
 
 impl Counted {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Counted(open.clone())
+    /// One more, where there are fewer than `most`.
+    fn below(most: usize, open: &Rc<Cell<usize>>) -> Option<Self> {
+        (open.get() < most).then(|| {
+            open.set(open.get() + 1);
+            Counted(open.clone())
+        })
     }
 }
 
@@ -130,6 +155,18 @@ fn events(lines: Vec<u8>) -> Bytes {
     events.into()
 }
 
+/// The answer where there are too many connections.
+fn turn_away() -> Response<Answer> {
+    let why = "too many connections are open\n";
+    with(whole(StatusCode::SERVICE_UNAVAILABLE, PLAIN, why), RETRY_AFTER, "1")
+}
+
+/// The token of `Bearer TOKEN`; schemes are told without case.
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim_start())
+}
+
 async fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> {
     let path = request.uri().path();
     let allowed = if path == "/v1/snapshot" { Method::POST } else { Method::GET };
@@ -148,9 +185,9 @@ async fn answer(hub: &Rc<Hub>, request: &Request<Incoming>) -> Response<Answer> 
         }
         _ => (),
     }
-    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
-    if let Err(error) = hub.admit(token) {
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Err(error) = hub.admit(authorization.and_then(bearer)) {
+        hub.meters.refused();
         let refusal = whole(StatusCode::UNAUTHORIZED, PLAIN, format!("{error}\n"));
         return with(refusal, WWW_AUTHENTICATE, "Bearer");
     }

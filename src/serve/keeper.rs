@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::config::StreamConfig;
 use super::hello::check_name;
 use super::snapshot::{MAX_SNAPSHOT_BYTES, Settings, Snapshot};
+use super::{Notice, Notices};
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, IngestState, Reading};
 use crate::nn::Network;
@@ -60,7 +61,7 @@ pub struct Keeping {
 struct Teller {
     folder: PathBuf,
     meters: SnapshotMeters,
-    warn: UnboundedSender<String>,
+    notice: Notices,
     /// A state could not be written; said once until none waits.
     failing: Arc<AtomicBool>,
     /// States that could not be written.
@@ -73,8 +74,7 @@ impl Teller {
     }
 
     fn say(&self, what: String) {
-        // Nobody hears when the server has ended.
-        let _ = self.warn.send(what);
+        (self.notice)(Notice::Warning(what));
     }
 
     /// A state was written that stands for so many; `all` where no other waits to be.
@@ -207,7 +207,7 @@ impl Waiting {
 }
 
 impl Keeper {
-    /// Starts the thread; what it cannot do, it says to `warn`. A disk that is at one state for
+    /// Starts the thread; what it cannot do, it says to `notice`. A disk that is at one state for
     /// longer than `answers_within` is given no more.
     ///
     /// # Errors
@@ -217,13 +217,13 @@ impl Keeper {
         network: Arc<Network>,
         model: &str,
         rules: Rules,
-        warn: UnboundedSender<String>,
+        notice: Notices,
         answers_within: Duration,
     ) -> Result<Self> {
         let (jobs, taken) = sync_channel(MAX_QUEUED);
         let (folder, meters) = (keeping.folder.clone(), SnapshotMeters::default());
         let (failing, failures) = Default::default();
-        let teller = Teller { folder, meters, warn, failing, failures };
+        let teller = Teller { folder, meters, notice, failing, failures };
         let keeper = Keeper {
             jobs,
             queued: Arc::default(),

@@ -76,3 +76,23 @@ impl Load {
         (busy >= BUSY).then(|| format!("the server works {:.0} % of its time", 100.0 * busy))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_works_most_of_its_time_should_not_get_more_to_do() {
+        let load = Load::new(true);
+        let begun = load.since.get();
+        for (second, share, busy) in [(1, 0.89, false), (2, 0.91, true), (3, 0.5, false)] {
+            load.worked.set(load.worked.get() + SPAN.mul_f64(share));
+            let told = load.tick(begun + second * SPAN).unwrap();
+            assert!((told - share).abs() < 1e-6);
+            assert_eq!(load.excess().is_some_and(|why| why.contains("works 91 %")), busy);
+            assert_eq!(load.excess().is_some(), busy);
+        }
+        load.overrun();
+        assert!(load.excess().unwrap().contains("too fast"));
+    }
+}

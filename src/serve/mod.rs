@@ -31,10 +31,10 @@ mod udp;
 mod unix;
 mod writer;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -42,7 +42,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -107,6 +106,9 @@ pub enum Notice {
     Warning(String),
 }
 
+/// Hears what the server says, on any of its threads; it must not wait.
+pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
+
 /// Serves `model` until SIGTERM or Ctrl-C, and ends every stream then. All records go to `records`
 /// too.
 ///
@@ -117,7 +119,7 @@ pub fn run(
     about: About,
     serve: &Serve,
     records: Option<Records>,
-    notice: &mut dyn FnMut(Notice),
+    notice: &Notices,
 ) -> Result<()> {
     let registry = Arc::new(Registry::default());
     registry.clone().during(|| run_metered(model, about, serve, records, notice, registry))
@@ -128,7 +130,7 @@ fn run_metered(
     about: About,
     serve: &Serve,
     records: Option<Records>,
-    notice: &mut dyn FnMut(Notice),
+    notice: &Notices,
     registry: Arc<Registry>,
 ) -> Result<()> {
     serve.udp.iter().try_for_each(|source| udp::check(source, &serve.config))?;
@@ -139,10 +141,9 @@ fn run_metered(
     let style = Style { labels, window_us: model.card.window_us, ..Style::default() };
     let sink = by_name("jsonl").ok_or(Error::Stopped)?;
     let sink = (sink.make)(&style);
-    let (warn, mut warnings) = unbounded_channel();
     let start = |own| {
         let (network, within) = (model.network.clone(), serve.limits.header_timeout);
-        Keeper::start(own, network, &about.sha256, rules, warn.clone(), within)
+        Keeper::start(own, network, &about.sha256, rules, notice.clone(), within)
     };
     let keeper = serve.keeping.as_ref().map(start);
     let (hub, engine) = Hub::new(serve, about, session, sink, registry, keeper.transpose()?)?;
@@ -159,11 +160,12 @@ fn run_metered(
         // Whoever reads `listening` may end the server at once.
         let signals = Signals::listen()?;
         let printing = records.zip(hub.subscribe(None));
-        let printing = printing.map(|(out, all)| spawn_local(writer::copy(all, out)));
-        let listeners = listen(&hub, serve, &warn, notice).await?;
+        let printing = printing
+            .map(|(out, all)| spawn_local(writer::copy(hub.clone(), all, out, notice.clone())));
+        let listeners = listen(&hub, serve, notice).await?;
         for server in &serve.dial {
             // Whom it dials is dropped with the server; whom it hears is a client.
-            spawn_local(dial::serve(hub.clone(), server.clone(), warn.clone()));
+            spawn_local(dial::serve(hub.clone(), server.clone(), notice.clone()));
         }
         let ticking = spawn_local({
             let hub = hub.clone();
@@ -177,11 +179,10 @@ fn run_metered(
         if serve.spin {
             spawn_local(spin());
         }
-        let stepped = telling(&mut warnings, notice, signals.wait(stepping)).await;
+        let stepped = signals.wait(stepping).await;
         listeners.accepting.iter().for_each(|listener| listener.abort());
         let own = (listeners.receiving, printing);
-        let ended = shut_down(&hub, own, serve.limits.shutdown_timeout);
-        let written = telling(&mut warnings, notice, ended).await;
+        let written = shut_down(&hub, own, serve.limits.shutdown_timeout).await;
         let open = hub.n_seats();
         if open > 0 {
             notice(Notice::Warning(format!(
@@ -242,23 +243,6 @@ impl Signals {
     }
 }
 
-/// Waits for something, and says meanwhile what there is to be warned of.
-async fn telling<T>(
-    warnings: &mut UnboundedReceiver<String>,
-    notice: &mut dyn FnMut(Notice),
-    what: impl Future<Output = T>,
-) -> T {
-    let mut what = pin!(what);
-    poll_fn(|cx| {
-        let done = what.as_mut().poll(cx);
-        while let Poll::Ready(Some(warning)) = warnings.poll_recv(cx) {
-            notice(Notice::Warning(warning));
-        }
-        done
-    })
-    .await
-}
-
 /// Ends all streams, and waits for them as long as it may; then for their states, and for what is
 /// still to be printed or heard. Says whether the states are written.
 async fn shut_down(
@@ -290,12 +274,7 @@ async fn shut_down(
     written.is_ok()
 }
 
-async fn listen(
-    hub: &Rc<Hub>,
-    serve: &Serve,
-    warn: &UnboundedSender<String>,
-    notice: &mut dyn FnMut(Notice),
-) -> Result<Listeners> {
+async fn listen(hub: &Rc<Hub>, serve: &Serve, notice: &Notices) -> Result<Listeners> {
     let (mut accepting, mut receiving, mut socket) = (Vec::new(), Vec::new(), None);
     if let Some(warning) = accept::make_room(serve) {
         notice(Notice::Warning(warning));
@@ -305,7 +284,7 @@ async fn listen(
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
         notice(Notice::Listening(format!("tcp {bound}")));
-        accepting.push(spawn_local(accept::tcp(hub.clone(), listener, Ear::new("tcp", warn))));
+        accepting.push(spawn_local(accept::tcp(hub.clone(), listener, Ear::new("tcp", notice))));
     }
     if let Some(path) = &serve.unix {
         let shown = path.display();
@@ -313,14 +292,14 @@ async fn listen(
         let (listener, file) = unix::bind(path).await.map_err(cannot)?;
         socket = Some(file);
         notice(Notice::Listening(format!("unix {shown}")));
-        accepting.push(spawn_local(accept::unix(hub.clone(), listener, Ear::new("unix", warn))));
+        accepting.push(spawn_local(accept::unix(hub.clone(), listener, Ear::new("unix", notice))));
     }
     if let Some(address) = serve.http {
         let what = format!("cannot listen on http {address}");
         let listener = TcpListener::bind(address).await.map_err(failed(&what))?;
         let bound = listener.local_addr().map_err(failed(&what))?;
         notice(Notice::Listening(format!("http {bound}")));
-        accepting.push(spawn_local(http::accept(hub.clone(), listener, Ear::new("http", warn))));
+        accepting.push(spawn_local(http::accept(hub.clone(), listener, Ear::new("http", notice))));
     }
     for source in &serve.udp {
         let what = format!("cannot listen on udp {}", source.address);

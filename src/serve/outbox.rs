@@ -106,8 +106,7 @@ impl Outbox {
         if end <= begun {
             return 0;
         }
-        let dropped = self.bytes[begun..end].split_inclusive(|byte| *byte == b'\n');
-        let missed = dropped.filter(|line| !line.starts_with(MISSED)).count() as u64;
+        let missed = counted(&self.bytes[begun..end]);
         self.missed += missed;
         let stream = serde_json::Value::from(self.stream.as_str());
         let marker =
@@ -120,8 +119,7 @@ impl Outbox {
 
     /// Drops all that waits. Gives how many lines are not told whole.
     pub fn give_up(&mut self) -> u64 {
-        let left = self.waiting().split_inclusive(|byte| *byte == b'\n');
-        let missed = left.filter(|line| !line.starts_with(MISSED)).count() as u64;
+        let missed = counted(self.waiting());
         self.take();
         missed
     }
@@ -130,6 +128,12 @@ impl Outbox {
         let found = self.bytes[from..].iter().position(|byte| *byte == b'\n');
         found.map_or(self.bytes.len(), |at| from + at + 1)
     }
+}
+
+/// Number of lines, without those that count dropped ones.
+pub fn counted(lines: &[u8]) -> u64 {
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| !line.starts_with(MISSED)).count() as u64
 }
 
 #[cfg(test)]

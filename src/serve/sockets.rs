@@ -105,3 +105,23 @@ fn hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut asked = [PollFd::new(socket, sends_no_more)];
     poll(&mut asked, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_peer_is_asked_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            assert!(!getsockopt(&stream, sockopt::KeepAlive).unwrap());
+            hear_loss(&stream);
+            assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), SILENT_S);
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval).unwrap(), ASK_EVERY_S);
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepCount).unwrap(), ASK_TIMES);
+        });
+    }
+}

@@ -28,7 +28,7 @@ use super::hub::{Hub, Known, Seat};
 use super::limits::{Flow, Overflow};
 use super::stages::Stages;
 use super::strangers::Strangers;
-use super::{Notice, TICK};
+use super::{Notice, Notices, TICK};
 use crate::codec::{DatagramFormat, Tally};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -75,7 +75,7 @@ pub fn check(source: &UdpSource, config: &StreamConfig) -> Result<()> {
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn bind(source: &UdpSource, notice: &mut dyn FnMut(Notice)) -> io::Result<UdpSocket> {
+pub async fn bind(source: &UdpSource, notice: &Notices) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(source.address).await?;
     setsockopt(&socket, sockopt::RcvBuf, &BUFFER_BYTES)?;
     // Linux gives twice what it grants, for its own bookkeeping.

@@ -38,8 +38,16 @@ const ABOUT: &[(&str, &str, &str)] = &[
         "Restarts by a jump of the clock, or from a state after which events were lost.",
     ),
     ("dvs_predictions_total", "counter", "Predictions, by label."),
-    ("dvs_records_missed_total", "counter", "Records dropped because their client did not read."),
-    ("dvs_connections_refused_total", "counter", "Connections of clients turned away."),
+    (
+        "dvs_records_missed_total",
+        "counter",
+        "Records dropped because their reader did not take them.",
+    ),
+    (
+        "dvs_connections_refused_total",
+        "counter",
+        "Connections of clients, or requests, turned away.",
+    ),
     ("dvs_stream_errors_total", "counter", "Streams that ended with an error."),
     ("dvs_snapshots_total", "counter", "States kept of named streams, by what became of them."),
     ("dvs_streams", "gauge", "Streams that hold a slot."),
