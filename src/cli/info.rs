@@ -97,19 +97,20 @@ fn as_text(path: &Path, info: &RecordingInfo) -> String {
     line("sensor", info.sensor.map_or("not named".to_owned(), |size| format!("{size} pixels")));
     let share = 100.0 * info.on_events as f64 / info.events.max(1) as f64;
     line("events", format!("{}, {share:.1} % ON", grouped(info.events)));
-    if let (Some(first_us), Some(duration_us), Some(extent)) =
-        (info.first_us, info.duration_us(), info.extent)
-    {
+    if let (Some(first_us), Some(duration_us)) = (info.first_us, info.duration_us()) {
         let ms = duration_us as f64 / 1000.0;
         line("duration", format!("{ms:.3} ms from t = {} µs", grouped(first_us)));
         if let Some(rate) = info.events_per_ms() {
             line("rate", format!("{rate:.1} events a ms"));
         }
+    }
+    if let Some(extent) = info.extent {
         let (x, y) = ((extent.x_min, extent.x_max), (extent.y_min, extent.y_max));
         line("extent", format!("x {} to {}, y {} to {}", x.0, x.1, y.0, y.1));
     }
     let unusual = [
         (info.tally.malformed, "events of impossible times"),
+        (info.outside, "events of impossible pixels"),
         (info.backward, "events earlier than the one before"),
     ];
     let unusual = unusual.into_iter().filter(|(n, _)| *n > 0);
