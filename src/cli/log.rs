@@ -5,7 +5,6 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
 use super::{Common, noting, tell};
-use crate::error::printable;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -42,7 +41,7 @@ pub fn note(format: LogFormat, what: &str, common: &Common) {
 pub fn warn(format: LogFormat, what: &str, common: &Common) {
     match format {
         LogFormat::Json => tracing::warn!("{what}"),
-        LogFormat::Text if !common.quiet => tell(format_args!("warning: {}", printable(what))),
+        LogFormat::Text if !common.quiet => tell(format_args!("warning: {what}")),
         LogFormat::Text => (),
     }
 }
