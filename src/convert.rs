@@ -36,6 +36,8 @@ pub struct Converted {
     pub untold_order: bool,
     /// Events written that lie outside of the sensor's size, and that size.
     pub outside: Option<(u64, SensorSize)>,
+    /// Events left out, whose pixel no sensor has.
+    pub without_pixel: u64,
     /// Events earlier than the first, whose times became 0 where times are counted from it.
     pub before: u64,
     /// Why the input ended early, if it did; the events before it were written. An interruption
@@ -63,8 +65,8 @@ pub fn convert(
     }
     let mut turning: Option<Turning> = None;
     let mut writer: Option<Writer> = None;
-    let (mut start_us, mut moved) = (None, Vec::new());
-    let (mut events, mut n_outside, mut n_before) = (0, 0, 0);
+    let (mut start_us, mut moved) = (None, Vec::<Event>::new());
+    let (mut events, mut n_outside, mut n_before, mut without_pixel) = (0, 0, 0, 0);
     let mut unwritten = None;
     let size_of = |sensor: &Sensor| how.encoder.sensor.or(sensor.size);
     let options = |sensor: &Sensor| EncoderOptions { sensor: size_of(sensor), ..how.encoder };
@@ -72,13 +74,15 @@ pub fn convert(
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let Some(first) = chunk.first() else { return Ok(()) };
-        let start_us = *start_us.get_or_insert(if how.from_zero { first.t_us } else { 0 });
-        n_before += chunk.iter().filter(|event| event.t_us < start_us).count() as u64;
         moved.clear();
-        moved.extend(
-            chunk.iter().map(|event| Event { t_us: event.t_us.saturating_sub(start_us), ..*event }),
-        );
+        moved.extend(chunk.iter().filter(|event| event.has_pixel()));
+        without_pixel += (chunk.len() - moved.len()) as u64;
+        let Some(first) = moved.first() else { return Ok(()) };
+        let start_us = *start_us.get_or_insert(if how.from_zero { first.t_us } else { 0 });
+        n_before += moved.iter().filter(|event| event.t_us < start_us).count() as u64;
+        for event in &mut moved {
+            event.t_us = event.t_us.saturating_sub(start_us);
+        }
         let wrote = (|| {
             let turning = match &turning {
                 Some(turning) => turning,
@@ -95,7 +99,7 @@ pub fn convert(
             };
             writer.write(&moved)
         })();
-        events += chunk.len() as u64;
+        events += moved.len() as u64;
         wrote.map_err(|error| {
             unwritten = Some(error);
             Error::Stopped
@@ -118,7 +122,15 @@ pub fn convert(
     writer.finish()?;
     let untold_order = how.orient == Orient::Stored && is_mirrored(&facts.sensor) && !keeps_order;
     let outside = size_of(&facts.sensor).filter(|_| n_outside > 0).map(|size| (n_outside, size));
-    Ok(Converted { events, tally: facts.tally, untold_order, outside, before: n_before, ended })
+    Ok(Converted {
+        events,
+        tally: facts.tally,
+        untold_order,
+        outside,
+        without_pixel,
+        before: n_before,
+        ended,
+    })
 }
 
 fn is_mirrored(sensor: &Sensor) -> bool {

@@ -351,7 +351,7 @@ impl Engine {
                     self.ended.push((slot, end));
                 }
                 None if frames.is_abandoned() => {
-                    let error = Some(("the reading thread has failed".to_owned(), None));
+                    let error = Some((vec!["the reading thread has failed".to_owned()], None));
                     self.ended.push((slot, StreamEnd { error, ..StreamEnd::default() }));
                 }
                 None => continue,
@@ -375,7 +375,7 @@ impl Engine {
         }
         for (slot, end) in &self.ended {
             let error = end.error.clone();
-            let error = error.map(|(message, offset)| Record::Error { message, offset });
+            let error = error.map(|(causes, offset)| Record::Error { causes, offset });
             self.session.finish(*slot, end.totals, error, &mut self.records);
         }
         Ok(())

@@ -129,6 +129,37 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
+/// What failed and all causes of it, each told once: an error may have told its cause already.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
+        let cause = cause.to_string();
+        match told.last_mut() {
+            Some(last) if *last == cause => continue,
+            Some(last) => {
+                let alone = last.strip_suffix(&cause).and_then(|last| last.strip_suffix(": "));
+                if let Some(alone) = alone.map(str::to_owned) {
+                    *last = alone;
+                } else if last.ends_with(&cause) {
+                    continue;
+                }
+            }
+            None => (),
+        }
+        told.push(cause);
+    }
+    told
+}
+
+/// A failure as it is told: in one line, or each cause in a line of its own.
+pub fn error_lines(causes: &[String], each: bool) -> Vec<String> {
+    if !each {
+        return vec![format!("error: {}", causes.join(": "))];
+    }
+    let begins = std::iter::once("error").chain(std::iter::repeat("  because"));
+    begins.zip(causes).map(|(begin, cause)| format!("{begin}: {cause}")).collect()
+}
+
 /// Text of a stranger for a terminal or a log: what would move its cursor is shown and not done.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

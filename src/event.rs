@@ -50,9 +50,15 @@ impl Event {
         self.t_us > Event::MAX_T_US
     }
 
-    /// Coordinate of an event that the view has put outside the model's sensor: its time still
-    /// counts, its pixel does not.
+    /// Coordinate of an event that has no pixel, be it that a recording gives it one that no sensor
+    /// has, or that the view has put it outside the model's: its time still counts.
     pub const OUTSIDE: u16 = u16::MAX;
+
+    /// Whether any sensor could have its pixel.
+    #[inline]
+    pub fn has_pixel(&self) -> bool {
+        self.x != Event::OUTSIDE && self.y != Event::OUTSIDE
+    }
 }
 
 /// Width and height of a sensor in pixels.
@@ -65,6 +71,14 @@ pub struct SensorSize {
 }
 
 impl SensorSize {
+    /// Greatest side; [`Event::OUTSIDE`] is no sensor's.
+    pub const MAX_SIDE: u16 = u16::MAX - 1;
+
+    /// Whether each side has from 1 to [`SensorSize::MAX_SIDE`] pixels.
+    pub fn is_possible(self) -> bool {
+        [self.width, self.height].iter().all(|side| (1..=Self::MAX_SIDE).contains(side))
+    }
+
     /// Number of pixels.
     pub fn pixels(self) -> usize {
         usize::from(self.width) * usize::from(self.height)
@@ -89,9 +103,9 @@ impl std::str::FromStr for SensorSize {
 
     /// `35x35`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<u16>().ok().filter(|n| (1..u16::MAX).contains(n));
         text.split_once('x')
-            .and_then(|(w, h)| Some(SensorSize { width: number(w)?, height: number(h)? }))
+            .and_then(|(w, h)| Some(SensorSize { width: w.parse().ok()?, height: h.parse().ok()? }))
+            .filter(|size| size.is_possible())
             .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as 346x260".to_owned())
     }
 }

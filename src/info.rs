@@ -33,8 +33,12 @@ pub struct RecordingInfo {
     pub last_us: Option<u64>,
     /// Smallest and greatest column and row of an event.
     pub extent: Option<Extent>,
+    /// Events whose pixel no sensor has.
+    pub outside: u64,
     /// Events earlier than their predecessor.
     pub backward: u64,
+    #[serde(skip)]
+    previous_us: u64,
     /// What it holds besides good events.
     #[serde(flatten)]
     pub tally: Tally,
@@ -70,8 +74,13 @@ impl RecordingInfo {
             self.on_events += u64::from(event.polarity == Polarity::On);
             self.first_us.get_or_insert(event.t_us);
             let last_us = self.last_us.get_or_insert(event.t_us);
-            self.backward += u64::from(event.t_us < *last_us);
             *last_us = event.t_us.max(*last_us);
+            self.backward += u64::from(event.t_us < self.previous_us);
+            self.previous_us = event.t_us;
+            if !event.has_pixel() {
+                self.outside += 1;
+                continue;
+            }
             let (x, y) = (event.x, event.y);
             let extent =
                 self.extent.get_or_insert(Extent { x_min: x, x_max: x, y_min: y, y_max: y });

@@ -201,7 +201,10 @@ impl Ingest {
         }
         let finished = self.decoder.finish(&mut self.events);
         self.take_events()?;
-        finished
+        finished?;
+        // Another camera's recording is one without an event too.
+        let known = self.reading.view.size(self.decoder.sensor().size).is_some();
+        if known && self.decoder.has_begun() { self.settle() } else { Ok(()) }
     }
 
     /// Cuts the last, unfinished window off, after all others; a new pass may begin.
@@ -297,18 +300,23 @@ impl Ingest {
         if self.events.is_empty() {
             return Ok(());
         }
-        let settled = match self.view.take() {
-            Some(view) => Ok(view),
-            None => View::new(&self.reading.view, &self.decoder.sensor(), self.config.sensor),
-        };
-        match settled {
-            Ok(view) => self.view.insert(view).apply(&mut self.events),
-            Err(error) => {
-                self.forget_events();
-                return Err(error);
-            }
+        if let Err(error) = self.settle() {
+            self.forget_events();
+            return Err(error);
+        }
+        if let Some(view) = &self.view {
+            view.apply(&mut self.events);
         }
         self.keep_span();
+        Ok(())
+    }
+
+    /// The view is known once what the recording says of its sensor is.
+    fn settle(&mut self) -> Result<()> {
+        if self.view.is_none() {
+            let sensor = self.decoder.sensor();
+            self.view = Some(View::new(&self.reading.view, &sensor, self.config.sensor)?);
+        }
         Ok(())
     }
 

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::{MAX_READOUT_WINDOWS, Readout};
 use crate::error::{Error, Result};
-use crate::event::SensorSize;
+use crate::event::{Sensor, SensorSize};
+use crate::nn::weights::check_is_no_pointer;
 use crate::nn::{Device, LayerSpec, LayerWeights, Network};
 use crate::quantity::format_time_us;
-use crate::view::ViewSpec;
+use crate::view::{Crop, Orient, View, ViewSpec};
 
 /// The one metadata key.
 pub const METADATA_KEY: &str = "dvs-stream";
@@ -75,8 +76,8 @@ impl Model {
     /// # Errors
     /// [`Error::Model`] says what does not fit.
     pub fn new(mut card: Card, layers: Vec<LayerWeights>) -> Result<Self> {
-        check_card(&card)?;
         card.view = card.view.kept();
+        check_card(&card)?;
         let network = Network::new(layers, card.window_us as f64 * 1e-6)?;
         let (inputs, outputs) = (network.inputs(), network.outputs());
         if inputs != card.sensor.addresses() {
@@ -102,6 +103,7 @@ impl Model {
     /// # Errors
     /// [`Error::Model`] says what is damaged or does not fit.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        check_is_no_pointer(bytes)?;
         let damaged = |error: safetensors::SafeTensorError| {
             Error::Model(format!(
                 "not a whole safetensors file ({error}): copy it again, or make one with \
@@ -221,12 +223,24 @@ fn check_card(card: &Card) -> Result<()> {
     if !card.display.is_empty() && card.display.len() != card.labels.len() {
         return refuse("as many display names as labels are needed, or none".to_owned());
     }
-    if let Some(crop) = card.view.crop
-        && (crop.width == 0 || crop.height == 0)
-    {
-        return refuse("its crop is empty".to_owned());
+    check_names("display name", &card.display)?;
+    check_view(&card.view, card.sensor)
+}
+
+/// A view must lead onto the sensor where a recording names no size; what one that does name it
+/// may contradict is not the model's fault.
+fn check_view(view: &ViewSpec, sensor: SensorSize) -> Result<()> {
+    let cut = view.crop.map(|Crop { width, height, .. }| SensorSize { width, height });
+    let possible = [view.unnamed_sensor, cut].into_iter().flatten().all(SensorSize::is_possible);
+    // Mirrored or not, the pixels are as many.
+    let unmirrored = ViewSpec { orient: Orient::Stored, flip_x: false, flip_y: false, ..*view };
+    if possible && View::new(&unmirrored, &Sensor::default(), sensor).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::Model(format!(
+        "its view (crop, scale, size of the recording's sensor) does not lead onto its own sensor \
+         of {sensor} pixels"
+    )))
 }
 
 /// Checks a gap against the window.
@@ -267,11 +281,16 @@ pub fn check_labels(labels: &[String]) -> Result<()> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
         return Err(Error::Model(format!("{} labels are not in 1..{MAX_LABELS}", labels.len())));
     }
-    for (k, label) in labels.iter().enumerate() {
-        let plain = !label.is_empty() && label.len() <= 64 && !label.contains(char::is_control);
-        if !plain || labels[..k].contains(label) {
+    check_names("label", labels)
+}
+
+fn check_names(what: &str, names: &[String]) -> Result<()> {
+    for (k, name) in names.iter().enumerate() {
+        let plain = !name.is_empty() && name.len() <= 64 && !name.contains(char::is_control);
+        if !plain || names[..k].contains(name) {
             return Err(Error::Model(format!(
-                "the label {label:?} is empty, too long (64 bytes), named twice or not plain text"
+                "the {what} {:?} is empty, too long (64 bytes), named twice or not plain text",
+                name.chars().take(64).collect::<String>()
             )));
         }
     }

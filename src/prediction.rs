@@ -142,8 +142,9 @@ pub enum Record {
     Summary(Summary),
     /// The stream failed; its good part came before.
     Error {
-        /// One line for people.
-        message: String,
+        /// What failed and why, as [`crate::error::causes`] gives it; joined by colons it is one line
+        /// for people.
+        causes: Vec<String>,
         /// Byte offset, where it is known.
         offset: Option<u64>,
     },

@@ -4,10 +4,13 @@
 use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
+
+use crate::error::printable;
 
 /// Draws a second.
 const DRAWS_PER_S: u8 = 10;
@@ -44,11 +47,6 @@ impl Progress {
                 None => write!(out, "{}", HumanBytes(state.pos())),
             };
         };
-        let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            if state.len().is_some() {
-                let _ = write!(out, "{} left", HumanDuration(state.eta()));
-            }
-        };
         let template = if total_bytes.is_some() {
             "{bar:24} {read}  {rate}  {left}  {msg}"
         } else {
@@ -56,7 +54,7 @@ impl Progress {
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(
-                style.with_key("rate", rate).with_key("read", read).with_key("left", left),
+                style.with_key("rate", rate).with_key("read", read).with_key("left", write_left),
             );
         }
         Progress { bar, events, quiet }
@@ -65,10 +63,8 @@ impl Progress {
     /// A bar over steps, whose number [`Progress::begin`] tells.
     pub fn over_steps(quiet: bool) -> Self {
         let progress = Progress::over_bytes(None, quiet);
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {eta} left")
-        {
-            progress.bar.set_style(style);
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {left}") {
+            progress.bar.set_style(style.with_key("left", write_left));
         }
         progress
     }
@@ -107,6 +103,7 @@ impl Progress {
 
     /// A line on standard error, above the bar.
     pub fn tell(&self, line: &str) {
+        let line = printable(line);
         // Where standard error is closed, there is nowhere left to complain.
         self.aside(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
     }
@@ -126,5 +123,33 @@ impl Progress {
     /// Takes the bar away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn write_left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    if let Some(left) = time_left(state.pos(), state.len(), state.eta()) {
+        let _ = write!(out, "{left}");
+    }
+}
+
+/// What is left by an estimate, which is 0 as long as there is none.
+fn time_left(position: u64, length: Option<u64>, estimate: Duration) -> Option<String> {
+    let known = length? > position && position > 0 && estimate > Duration::ZERO;
+    known.then(|| format!("{} left", HumanDuration(estimate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_left_before_one_can_be_estimated() {
+        let [none, some] = [0, 90].map(Duration::from_secs);
+        assert_eq!(time_left(5, Some(9), some).as_deref(), Some("2 minutes left"));
+        for (position, length, estimate) in
+            [(0, Some(9), some), (0, Some(9), none), (5, Some(9), none), (5, None, some)]
+        {
+            assert_eq!(time_left(position, length, estimate), None);
+        }
     }
 }

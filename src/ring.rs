@@ -6,7 +6,7 @@
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 
-use crate::error::{Error, grouped};
+use crate::error::{Error, causes, grouped};
 use crate::frame::Frames;
 use crate::prediction::Totals;
 use crate::session::SlotState;
@@ -39,8 +39,8 @@ impl std::fmt::Debug for Saver {
 pub struct StreamEnd {
     /// What was counted over the whole stream.
     pub totals: Totals,
-    /// Why it ended early: a line for people, and the byte offset where it is known.
-    pub error: Option<(String, Option<u64>)>,
+    /// Why it ended early: the stream and each cause, and the byte offset where it is known.
+    pub error: Option<(Vec<String>, Option<u64>)>,
 }
 
 impl StreamEnd {
@@ -51,7 +51,14 @@ impl StreamEnd {
             1 => "; 1 event before it was used".to_owned(),
             n => format!("; {} events before it were used", grouped(n)),
         };
-        let told = |error: &Error| (format!("{stream}: {error}{used}"), error.offset());
+        let told = |error: &Error| {
+            let mut told = vec![stream.to_owned()];
+            told.extend(causes(error));
+            if let Some(last) = told.last_mut() {
+                last.push_str(&used);
+            }
+            (told, error.offset())
+        };
         StreamEnd { totals, error: error.map(told) }
     }
 }

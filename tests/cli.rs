@@ -6,8 +6,8 @@ mod skip;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use dvs_stream::event::Event;
-use dvs_stream::model::Model;
+use dvs_stream::event::{Event, SensorSize};
+use dvs_stream::model::{Card, Model};
 use dvs_stream::view::{Crop, ViewSpec};
 use program::{DECK, program, run, stderr, stdout};
 use serde_json::Value;
@@ -38,15 +38,14 @@ fn a_deck_reads_as_its_segments() {
     let truth: Vec<&str> = truth.lines().skip(1).collect();
     let segments = of_type(&records, "segment");
     assert_eq!(segments.len(), truth.len());
-    let right = segments.iter().zip(&truth).filter(|(segment, truth)| {
+    for (segment, truth) in segments.iter().zip(&truth) {
         let [from_us, to_us, label] = truth.split(',').collect::<Vec<_>>()[..] else { panic!() };
         let near = |key: &str, t_us: &str| {
             segment[key].as_u64().unwrap().abs_diff(t_us.parse().unwrap()) < 2500
         };
         assert!(near("from_us", from_us) && near("to_us", to_us), "{segment} {truth}");
-        segment["label"] == label
-    });
-    assert!(right.count() >= 7, "{segments:?}");
+        assert_eq!(segment["label"], label, "{segment} {truth}");
+    }
     let summary = of_type(&records, "summary");
     assert_eq!(summary.len(), 1);
     assert_eq!(summary[0]["events"], 23958);
@@ -82,8 +81,14 @@ fn logits_read_back_to_the_same_bits() {
 #[test]
 fn pace_slots_and_standard_input_change_no_record() {
     let plain = check(&["replay", DECK], 0);
-    assert_eq!(check(&["replay", "--speed", "50", DECK], 0), plain);
-    assert_eq!(check(&["replay", "--slots", "4", DECK], 0), plain);
+    assert_eq!(check(&["replay", "--speed", "1", DECK], 0), plain);
+    let at_once = check(&["replay", "--slots", "4", DECK, DECK, DECK, DECK], 0);
+    let sorted = |lines: String| {
+        let mut lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(at_once), sorted(plain.repeat(4)));
     let bytes = std::fs::read(DECK).unwrap();
     for chunk in [7, 4096, usize::MAX] {
         let mut child =
@@ -316,6 +321,34 @@ fn a_record_holds_every_neuron_of_every_window() {
     check(&["replay", "--record", "deck.txt", DECK], 2);
 }
 
+/// The hidden layers are numbered where there are several.
+#[test]
+fn a_record_names_each_of_several_hidden_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (pips, model, record) = (at("pips"), at("m.safetensors"), at("deck.safetensors"));
+    check(&["synth", "--out", &pips, "--per-class", "1"], 0);
+    check(&["train", &pips, "--out", &model, "--epochs", "1", "--hidden", "5,3"], 0);
+    check(&["replay", "--model", &model, "--record", &record, DECK], 0);
+    let bytes = std::fs::read(&record).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut found: Vec<_> = tensors
+        .iter()
+        .map(|(name, array)| (name.to_owned(), array.shape()[1..].to_vec()))
+        .collect();
+    found.sort();
+    let expected = ["hidden0.i 5", "hidden0.v 5", "hidden0.z 5", "hidden1.i 3", "hidden1.v 3"];
+    let expected =
+        expected.into_iter().chain(["hidden1.z 3", "readout.i 4", "readout.v 4", "t_us"]);
+    let expected: Vec<(String, Vec<usize>)> = expected
+        .map(|entry| {
+            let (name, width) = entry.split_once(' ').unwrap_or((entry, ""));
+            (name.to_owned(), width.parse().into_iter().collect())
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn where_nothing_could_be_read_an_older_record_stays() {
     let folder = tempfile::tempdir().unwrap();
@@ -503,6 +536,50 @@ fn a_damaged_model_is_code_3() {
     }
 }
 
+/// Nothing that a recording could do would make such a model one that can be used.
+#[test]
+fn a_card_that_contradicts_itself_is_refused() {
+    let shipped = Model::from_bytes(&std::fs::read("models/poker.safetensors").unwrap()).unwrap();
+    let read = |change: &dyn Fn(&mut Card)| {
+        let mut model = shipped.clone();
+        change(&mut model.card);
+        Model::from_bytes(&model.to_bytes().unwrap()).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let size = |width, height| Some(SensorSize { width, height });
+    let crop = |width, height| Some(Crop { x: 3, y: 2, width, height });
+    let none = ViewSpec::default();
+    for (fits, view) in [
+        (true, none),
+        (true, ViewSpec { crop: crop(35, 35), ..none }),
+        (true, ViewSpec { crop: crop(35, 35), flip_x: true, ..none }),
+        (true, ViewSpec { crop: crop(10, 10), scale: true, ..none }),
+        (true, ViewSpec { unnamed_sensor: size(35, 35), transpose: true, ..none }),
+        (true, ViewSpec { unnamed_sensor: size(346, 260), scale: true, ..none }),
+        (true, ViewSpec { unnamed_sensor: size(346, 260), crop: crop(35, 35), ..none }),
+        // As older models have it.
+        (true, ViewSpec { sensor: size(346, 260), scale: true, ..none }),
+        (false, ViewSpec { crop: crop(10, 10), ..none }),
+        (false, ViewSpec { crop: crop(0, 10), scale: true, ..none }),
+        (false, ViewSpec { crop: crop(65535, 10), scale: true, ..none }),
+        (false, ViewSpec { unnamed_sensor: size(0, 0), scale: true, ..none }),
+        (false, ViewSpec { unnamed_sensor: size(65535, 9), scale: true, ..none }),
+        (false, ViewSpec { unnamed_sensor: size(346, 260), ..none }),
+        (false, ViewSpec { unnamed_sensor: size(20, 20), crop: crop(35, 35), ..none }),
+        (false, ViewSpec { sensor: size(346, 260), ..none }),
+    ] {
+        let found = read(&|card| card.view = view);
+        assert_eq!(found.is_ok(), fits, "{view:?}: {found:?}");
+        assert!(fits || found.unwrap_err().contains("view"), "{view:?}");
+    }
+    let shown = |names: [&str; 4]| read(&|card| card.display = names.map(str::to_owned).to_vec());
+    assert_eq!(shown(["Kreuz", "Karo", "Herz", "Pik"]), Ok(()));
+    for names in
+        [["", "b", "c", "d"], ["\x1b[31m", "b", "c", "d"], [&"x".repeat(65), "b", "c", "d"]]
+    {
+        assert!(shown(names).unwrap_err().contains("display name"), "{names:?}");
+    }
+}
+
 #[test]
 fn a_closed_pipe_ends_quietly() {
     let mut child = program(&["replay", "--loop", "200", DECK])
@@ -618,7 +695,7 @@ fn an_imported_network_reads_a_real_recording() {
         (&["--v-th=nan"], "v_th"),
         (&["--alpha=1e300"], "1e300"),
         (&["--window", "21ms"], "tau_mem_inv"),
-        (&["--labels", "cl,di,he,cl"], "--labels"),
+        (&["--labels", "cl,di,he, cl"], "--labels"),
         (&["--labels", "cl,di,he"], "--labels: 3 names"),
         (&["--sensor", "34x34"], "--sensor 34x34"),
     ] {
@@ -636,6 +713,105 @@ fn an_imported_network_reads_a_real_recording() {
     if std::path::Path::new(recording).exists() {
         let records = records(&check(&["replay", "--model", out, recording], 0));
         assert_eq!(records.last().unwrap()["label"], "he");
+    }
+}
+
+/// It is read by nobody else and cannot be asked for its length.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_named_pipe_reads_as_the_file_that_goes_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.aedat4");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let into = pipe.clone();
+    let writing =
+        std::thread::spawn(move || std::fs::write(into, std::fs::read(DECK).unwrap()).unwrap());
+    let pipe = pipe.to_str().unwrap();
+    let piped = check(&["replay", pipe], 0);
+    writing.join().unwrap();
+    assert_eq!(nameless(&piped, pipe), nameless(&check(&["replay", DECK], 0), DECK));
+}
+
+#[test]
+fn of_several_failures_the_highest_code_is_the_program_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (cut, foreign, missing) = (at("cut.aedat4"), at("foreign.csv"), at("missing.aedat4"));
+    std::fs::write(&cut, &std::fs::read(DECK).unwrap()[..60_000]).unwrap();
+    std::fs::write(&foreign, "t,x@346,y@260,on\n0,1,1,1\n").unwrap();
+    for (files, code) in [
+        (&[&foreign, &cut, &missing][..], 3),
+        (&[&cut, &missing], 2),
+        (&[&missing, &cut], 2),
+        (&[&cut], 1),
+    ] {
+        let names = files.iter().map(|name| name.as_str());
+        let lines =
+            check(&["replay"].into_iter().chain(names).chain([DECK]).collect::<Vec<_>>(), code);
+        assert_eq!(of_type(&records(&lines), "error").len(), files.len());
+        assert_eq!(of_type(&records(&lines), "summary").len(), files.len() + 1);
+    }
+}
+
+/// What it is for is known before an event comes.
+#[test]
+fn a_recording_of_another_sensor_is_refused_without_an_event_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let [table, empty] = ["empty.csv", "empty.aedat4"]
+        .map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    std::fs::write(&table, "t,x@346,y@260,on\n").unwrap();
+    check(&["convert", &table, &empty], 0);
+    for path in [&table, &empty] {
+        let told = program::check(&["replay", path], 3).1;
+        assert!(told.contains("346x260"), "{told}");
+        check(&["replay", "--scale", path], 0);
+    }
+    std::fs::write(&table, "t,x,y,on\n").unwrap();
+    check(&["replay", &table], 0);
+}
+
+#[test]
+fn events_earlier_than_the_one_before_are_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("far.csv");
+    let rows: String = (0..1500).map(|k| format!("{k},1,1,1\n")).collect();
+    std::fs::write(&path, format!("t,x,y,on\n9000000,1,1,1\n{rows}")).unwrap();
+    let told = &records(&check(&["info", path.to_str().unwrap()], 0))[0];
+    assert_eq!((&told["backward"], &told["last_us"]), (&1.into(), &9_000_000.into()));
+}
+
+/// Each in a line of its own.
+#[test]
+fn causes_are_told_one_by_one_where_more_is_asked_for() {
+    for arguments in [
+        &["replay", "no-such.csv"][..],
+        &["info", "no-such.csv"],
+        &["info", "no-such.safetensors"],
+        &["replay", "--model", "no-such.safetensors", DECK],
+        &["convert", "no-such.csv", "nothing.csv"],
+    ] {
+        let code = if arguments.join(" ").contains("safetensors") { 3 } else { 2 };
+        let short = program::check(arguments, code).1;
+        assert_eq!(short.lines().count(), 1, "{short}");
+        let (verbose, code) = ([&["-v"], arguments].concat(), code);
+        let told = program::check(&verbose, code).1;
+        let causes: Vec<&str> = told.lines().take_while(|line| !line.contains("Mev/s")).collect();
+        assert!(causes.len() > 1 && causes[0].starts_with("error: no-such"), "{told}");
+        assert!(causes[1..].iter().all(|line| line.starts_with("  because: ")), "{told}");
+        assert_eq!(causes.join("").replace("  because: ", ": "), short.trim_end());
+    }
+}
+
+#[test]
+fn a_pointer_to_a_model_is_named_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lfs.safetensors");
+    std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+    for arguments in [&["replay", "--model", path, DECK][..], &["info", path]] {
+        let told = program::check(arguments, 3).1;
+        assert!(told.contains("git lfs pull"), "{told}");
     }
 }
 

@@ -231,6 +231,7 @@ fn flags_that_would_be_ignored_are_refused() {
         (&["synth", "--out", &table, "--deck", "1", "--compression", "zstd"], 2, "aedat4"),
         (&["synth", "--out", "-", "--deck", "1", "--to", "csv"], 2, "/dev/stdout"),
         (&["synth", "--out", &table], 2, "--deck"),
+        (&["synth", "--out", out, "--deck", "1"], 2, "--to"),
         (&["synth", "--out", out, "--seed", "4294967296"], 2, "2^32"),
         // As every command, where a folder cannot be made.
         (&["synth", "--out", &long], 1, "cannot create"),
@@ -239,7 +240,7 @@ fn flags_that_would_be_ignored_are_refused() {
         assert!(told.contains(part), "{arguments:?}: {told}");
         assert!(!Path::new(&table).exists() && !folder.exists(), "{arguments:?} wrote");
     }
-    check(&["synth", "--out", &table, "--pips", "cl,di", "--gap", "1ms", "--gap-noise", "1"], 0);
+    check(&["synth", "--out", &table, "--pips", "cl, di", "--gap", "1ms", "--gap-noise", "1"], 0);
     check(&["synth", "--out", out, "--per-class", "1", "--seed", "4294967295"], 0);
 }
 
@@ -293,6 +294,33 @@ fn a_size_that_does_not_fit_the_format_or_the_events_is_told() {
     assert!(told.contains("warning: ") && told.contains("2 events lie outside of 10x10"), "{told}");
     assert_eq!(check(&[&small[..], &["-q"]].concat(), 0).1, "");
     assert!(!check(&["convert", DECK, out], 0).1.contains("outside"));
+}
+
+/// Arrays may hold numbers that are no pixel's.
+#[cfg(unix)]
+#[test]
+fn events_of_no_pixel_are_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.npy");
+    let rows: [[i64; 4]; 4] =
+        [[0, 70_000, 1, 1], [10, 3, 4, 1], [20, -1, 4, 0], [30, 5, 1 << 40, 1]];
+    let header = "{'descr': '<i8', 'fortran_order': False, 'shape': (4, 4), }\n";
+    let mut bytes = b"\x93NUMPY\x01\0".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(rows.iter().flatten().flat_map(|number| number.to_le_bytes()));
+    std::fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap();
+    let (rows, told) = table(&[], path);
+    assert_eq!(rows, [[10, 3, 4, 1]]);
+    assert!(told.contains("warning: 3 events of impossible pixels"), "{told}");
+    assert_eq!(table(&["--from-zero"], path).0, [[0, 3, 4, 1]]);
+    let told = info(path);
+    assert_eq!((&told["events"], &told["outside"]), (&4.into(), &3.into()));
+    let extent = serde_json::json!({"x_min": 3, "x_max": 3, "y_min": 4, "y_max": 4});
+    assert_eq!(told["extent"], extent);
+    let text = check(&["info", "--output", "text", path], 0).0;
+    assert!(text.contains("3 events of impossible pixels"), "{text}");
 }
 
 #[cfg(target_os = "linux")]

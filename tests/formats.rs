@@ -349,6 +349,19 @@ fn encoded(format: &Format, options: &EncoderOptions, batches: &[&[Event]]) -> O
     Some(bytes)
 }
 
+#[test]
+fn every_format_is_fuzzed_from_seeds() {
+    for format in FORMATS {
+        let name = format.name.replace('-', "_");
+        let target = std::fs::read_to_string(format!("fuzz/fuzz_targets/{name}.rs"));
+        assert!(target.is_ok_and(|text| text.contains(&format!("\"{}\"", format.name))), "{name}");
+        let manifest = std::fs::read_to_string("fuzz/Cargo.toml").unwrap();
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is no target");
+        let seeds = std::fs::read_dir(format!("fuzz/corpus/{name}"));
+        assert!(seeds.is_ok_and(|mut seeds| seeds.next().is_some()), "{name} has no seeds");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use dvs_stream::prediction::{Prediction, Record, Stream, Summary};
 use dvs_stream::sink::{Style, by_name};
-use program::{DECK, PROGRAM, check, program, run, stderr};
+use program::{DECK, PROGRAM, check, program, run, stderr, stdout};
 use server::{PATIENCE, Server, nameless, replay, rest_of};
 
 /// Its name tells two plays of one recording apart no more than two recordings of one name.
@@ -173,6 +173,33 @@ fn text_of_recordings_at_once_names_each_line() {
     for name in [DECK, other] {
         let of_it = both.lines().filter_map(|line| line.strip_prefix(&format!("{name}: ")));
         assert_eq!(of_it.count(), alone.lines().count(), "{name}");
+    }
+}
+
+/// A name can hold what would move the cursor.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_of_files_do_nothing_to_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a\x1b[31m\nb.aedat4");
+    std::fs::copy(DECK, &path).unwrap();
+    let missing = folder.path().join("no\x1b[31m\nb.aedat4");
+    let (path, missing) = (path.to_str().unwrap(), missing.to_str().unwrap());
+    for arguments in [
+        &["replay", path][..],
+        &["replay", "--slots", "2", path, path],
+        &["replay", missing],
+        &["-v", "replay", missing],
+        &["info", path],
+        &["info", missing],
+        &["convert", missing, "out.csv"],
+    ] {
+        let output = run(&[&["--output", "text"], arguments].concat());
+        for text in [stdout(&output), stderr(&output)] {
+            assert!(!text.contains('\x1b') && !text.contains("\nb."), "{arguments:?}: {text}");
+        }
+        let both = stdout(&output) + &stderr(&output);
+        assert!(both.contains(r"\u{1b}[31m\nb.aedat4"), "{arguments:?}: {both}");
     }
 }
 

@@ -134,12 +134,12 @@ pub fn main(args: &ConvertArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let (events, output) = (grouped(converted.events), args.out.display());
     if !common.quiet {
         tell(format_args!("{output}: {events} events as {}", to.title));
-        let malformed = converted.tally.malformed;
-        if malformed > 0 {
-            tell(format_args!(
-                "warning: {} events of impossible times were dropped",
-                grouped(malformed)
-            ));
+        for (n, what) in [(converted.tally.malformed, "times"), (converted.without_pixel, "pixels")]
+        {
+            if n > 0 {
+                let n = grouped(n);
+                tell(format_args!("warning: {n} events of impossible {what} were dropped"));
+            }
         }
         if let Some((n, size)) = converted.outside {
             let n = grouped(n);

@@ -13,6 +13,7 @@ use super::scores::{self, Caveats};
 use super::{Common, noting, open_model, print, settled, tell};
 use crate::dataset::split::Split;
 use crate::dataset::{Loading, lost};
+use crate::error::printable;
 use crate::eval::{self, Deck, DeckScore};
 use crate::model::Model;
 use crate::session::Rules;
@@ -101,6 +102,7 @@ pub fn main(args: &EvalArgs, common: &Common) -> anyhow::Result<ExitCode> {
     if is_text {
         if args.each {
             for (name, label, read, confidence) in each {
+                let name = printable(name);
                 let mark = if read == Some(label) { " " } else { "×" };
                 let (read, percent) = (read.unwrap_or("unknown"), 100.0 * confidence);
                 // Writing to a string cannot fail.

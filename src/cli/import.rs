@@ -1,5 +1,6 @@
 //! `dvs-stream import`.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,7 +57,7 @@ struct NorseArgs {
     #[arg(long, value_name = "M")]
     out: PathBuf,
     /// Names of the classes, in the order of the outputs
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = trimmed, required = true)]
     labels: Vec<String>,
     /// Sensor that the network sees
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
@@ -91,6 +92,11 @@ struct NorseArgs {
     /// Steepness of the surrogate gradient, for training on
     #[arg(long, value_name = "ALPHA", default_value_t = ChainParameters::default().alpha)]
     alpha: f64,
+}
+
+/// What stands between commas may have blanks around it.
+fn trimmed(text: &str) -> Result<String, Infallible> {
+    Ok(text.trim().to_owned())
 }
 
 /// Runs the command.

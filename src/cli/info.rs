@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{DecoderArgs, view_as_flags};
-use super::{Common, print, read_model, tell};
-use crate::error::grouped;
+use super::{Common, fail, print, read_model, tell};
+use crate::error::{grouped, printable};
 use crate::info::{RecordingInfo, is_model, recording, weights};
 use crate::model::{Card, Model};
 use crate::nn::{Found, devices};
@@ -42,9 +43,9 @@ pub fn main(args: &InfoArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let mut worst = 0;
     for path in &args.files {
         let (text, code) = if !is_stdin(path) && is_model(path) {
-            tell_model(path, is_text)?
+            tell_model(path, common, is_text)?
         } else {
-            tell_recording(path, args, is_text)?
+            tell_recording(path, args, common, is_text)?
         };
         told += &text;
         worst = worst.max(code);
@@ -68,7 +69,12 @@ fn tell_devices(common: &Common, is_text: bool) -> String {
 }
 
 /// Tells it and gives the exit code.
-fn tell_recording(path: &Path, args: &InfoArgs, is_text: bool) -> anyhow::Result<(String, u8)> {
+fn tell_recording(
+    path: &Path,
+    args: &InfoArgs,
+    common: &Common,
+    is_text: bool,
+) -> anyhow::Result<(String, u8)> {
     let (info, read) = recording(path, args.decoder.format(), &args.decoder.options());
     let unread = info.format.is_none() && read.is_err();
     let text = match is_text {
@@ -82,13 +88,15 @@ fn tell_recording(path: &Path, args: &InfoArgs, is_text: bool) -> anyhow::Result
             as_json("recording", path, &info, more)?
         }
     };
-    let Err(error) = read else { return Ok((text, 0)) };
-    tell(format_args!("error: {}: {error}", path.display()));
-    Ok((text, error.exit_code()))
+    let code = match read.with_context(|| path.display().to_string()) {
+        Ok(()) => 0,
+        Err(error) => fail(&error, common),
+    };
+    Ok((text, code))
 }
 
 fn as_text(path: &Path, info: &RecordingInfo) -> String {
-    let mut text = format!("{}\n", path.display());
+    let mut text = format!("{}\n", printable(&path.display().to_string()));
     let mut line = |name: &str, value: String| {
         // A string in memory takes every byte.
         let _ = writeln!(text, "  {name:<10} {value}");
@@ -97,19 +105,20 @@ fn as_text(path: &Path, info: &RecordingInfo) -> String {
     line("sensor", info.sensor.map_or("not named".to_owned(), |size| format!("{size} pixels")));
     let share = 100.0 * info.on_events as f64 / info.events.max(1) as f64;
     line("events", format!("{}, {share:.1} % ON", grouped(info.events)));
-    if let (Some(first_us), Some(duration_us), Some(extent)) =
-        (info.first_us, info.duration_us(), info.extent)
-    {
+    if let (Some(first_us), Some(duration_us)) = (info.first_us, info.duration_us()) {
         let ms = duration_us as f64 / 1000.0;
         line("duration", format!("{ms:.3} ms from t = {} µs", grouped(first_us)));
         if let Some(rate) = info.events_per_ms() {
             line("rate", format!("{rate:.1} events a ms"));
         }
+    }
+    if let Some(extent) = info.extent {
         let (x, y) = ((extent.x_min, extent.x_max), (extent.y_min, extent.y_max));
         line("extent", format!("x {} to {}, y {} to {}", x.0, x.1, y.0, y.1));
     }
     let unusual = [
         (info.tally.malformed, "events of impossible times"),
+        (info.outside, "events of impossible pixels"),
         (info.backward, "events earlier than the one before"),
     ];
     let unusual = unusual.into_iter().filter(|(n, _)| *n > 0);
@@ -136,15 +145,12 @@ fn as_json(
 }
 
 /// Tells it and gives the exit code.
-fn tell_model(path: &Path, is_text: bool) -> anyhow::Result<(String, u8)> {
+fn tell_model(path: &Path, common: &Common, is_text: bool) -> anyhow::Result<(String, u8)> {
     let opened =
-        |bytes: Vec<u8>| Model::from_bytes(&bytes).map_err(|error| error.named(path.display()));
+        |bytes: Vec<u8>| Model::from_bytes(&bytes).with_context(|| path.display().to_string());
     let model = match read_model(path).and_then(opened) {
         Ok(model) => model,
-        Err(error) => {
-            tell(format_args!("error: {error}"));
-            return Ok((String::new(), error.exit_code()));
-        }
+        Err(error) => return Ok((String::new(), fail(&error, common))),
     };
     let text = if is_text {
         card_as_text(path, &model.card)?
@@ -155,7 +161,7 @@ fn tell_model(path: &Path, is_text: bool) -> anyhow::Result<(String, u8)> {
 }
 
 fn card_as_text(path: &Path, card: &Card) -> anyhow::Result<String> {
-    let mut text = format!("{}\n", path.display());
+    let mut text = format!("{}\n", printable(&path.display().to_string()));
     writeln!(text, "  sensor     {} pixels, {} inputs", card.sensor, card.sensor.addresses())?;
     writeln!(text, "  window     {}", format_time_us(card.window_us))?;
     writeln!(text, "  labels     {}", card.labels.join(", "))?;

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::error::Error;
+use crate::error::{Error, causes, error_lines, printable};
 use crate::model::{MAX_BYTES, Model, check_gap, check_readout};
 use crate::nn::DeviceChoice;
 use crate::session::Rules;
@@ -177,20 +177,19 @@ pub fn main() -> ExitCode {
             print(&script, 0)
         }
     };
-    done.unwrap_or_else(|error| fail(&error, common))
+    done.unwrap_or_else(|error| ExitCode::from(fail(&error, common)))
 }
 
 /// Says what failed in one line (with -v each cause in a line of its own) and gives the exit code;
 /// what is no [`Error`] is wrong use.
-fn fail(error: &anyhow::Error, common: &Common) -> ExitCode {
-    let between = if common.verbose > 0 { "\n  because: " } else { ": " };
-    tell(format_args!("error: {}", causes(error).join(between)));
-    ExitCode::from(error.downcast_ref().map_or(2, Error::exit_code))
+fn fail(error: &anyhow::Error, common: &Common) -> u8 {
+    error_lines(&causes(error.as_ref()), common.verbose > 0).iter().for_each(tell);
+    error.downcast_ref().map_or(2, Error::exit_code)
 }
 
 /// A line on standard error. Where that cannot be written, there is nowhere left to complain.
 fn tell(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(&line.to_string()));
 }
 
 /// Writes a command's results, all at once, and gives its exit code. That their reader has gone is
@@ -208,27 +207,6 @@ fn print(results: &[u8], code: u8) -> anyhow::Result<ExitCode> {
 /// Whether whoever read what was written has gone, which is no failure.
 fn is_reader_gone(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
-}
-
-/// What failed and all causes of it, each told once: an error may have told its cause already.
-fn causes(error: &anyhow::Error) -> Vec<String> {
-    let mut told: Vec<String> = Vec::new();
-    for cause in error.chain().map(|cause| cause.to_string()) {
-        match told.last_mut() {
-            Some(last) if *last == cause => continue,
-            Some(last) => {
-                let alone = last.strip_suffix(&cause).and_then(|last| last.strip_suffix(": "));
-                if let Some(alone) = alone.map(str::to_owned) {
-                    *last = alone;
-                } else if last.ends_with(&cause) {
-                    continue;
-                }
-            }
-            None => (),
-        }
-        told.push(cause);
-    }
-    told
 }
 
 /// The model that was asked for; every failure is exit code 3.
@@ -252,9 +230,9 @@ fn model_bytes(args: &ModelArgs) -> anyhow::Result<Cow<'static, [u8]>> {
 }
 
 /// A model's file; one that cannot be read is a model that cannot be used.
-fn read_model(path: &Path) -> crate::Result<Vec<u8>> {
-    let unusable = |error| Error::Model(format!("{}: {error}", path.display()));
-    read_bounded(path, MAX_BYTES).map_err(unusable)
+fn read_model(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unusable = || Error::Model(path.display().to_string());
+    read_bounded(path, MAX_BYTES).with_context(unusable)
 }
 
 fn model_name(args: &ModelArgs) -> String {

@@ -113,6 +113,7 @@ pub fn main(args: &ReplayArgs, common: &Common) -> anyhow::Result<ExitCode> {
         n_slots: usize::from(args.slots).min(args.files.len()),
         every: args.every,
         live: common.is_live_text(),
+        verbose: common.verbose > 0,
         record: args.record.clone(),
     };
     let code = play(&model, &replay, common)?;

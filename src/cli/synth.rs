@@ -70,7 +70,7 @@ pub struct SynthArgs {
 }
 
 fn parse_pip(text: &str) -> Result<Pip, String> {
-    let found = Pip::ALL.into_iter().find(|pip| pip.label() == text);
+    let found = Pip::ALL.into_iter().find(|pip| pip.label() == text.trim());
     found.ok_or_else(|| format!("expected one of {}", synth::LABELS.join(", ")))
 }
 

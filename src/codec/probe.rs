@@ -71,16 +71,24 @@ pub fn by_name(name: &str) -> Result<&'static Format> {
 /// # Errors
 /// When no format that can be written has the extension; the error lists those there are.
 pub fn for_writing(name: &str) -> Result<&'static Format> {
-    let own = extension(name).unwrap_or_default();
+    let own = extension(name);
     let writable = || FORMATS.iter().filter(|format| format.encoder.is_some());
-    writable().find(|format| format.extensions.contains(&own.as_str())).ok_or_else(|| {
+    let named =
+        |format: &&Format| own.as_deref().is_some_and(|own| format.extensions.contains(&own));
+    writable().find(named).ok_or_else(|| {
         let known: Vec<_> =
             writable().flat_map(|format| format.extensions).map(|own| format!(".{own}")).collect();
-        let own = own.escape_debug();
-        Error::Unsupported(format!(
-            "no format is written to `.{own}` files; known are {}",
-            known.join(", ")
-        ))
+        let known = known.join(", ");
+        Error::Unsupported(match &own {
+            Some(own) => {
+                let own = own.escape_debug();
+                format!("no format is written to `.{own}` files; known are {known}")
+            }
+            None => format!(
+                "a name without an extension tells no format: name it with --to, or end the name \
+                 with one of {known}"
+            ),
+        })
     })
 }
 

@@ -43,6 +43,8 @@ pub struct Replay {
     pub every: u64,
     /// Predictions go to the progress bar while it is drawn, not to the output.
     pub live: bool,
+    /// Each cause of a failure is told in a line of its own.
+    pub verbose: bool,
     /// Where every neuron's state after every window goes; for one recording.
     pub record: Option<PathBuf>,
 }

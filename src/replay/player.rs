@@ -14,7 +14,10 @@ use crate::ingest::Ingest;
 use crate::pace::{LeapNote, Pace, wait};
 use crate::progress::Progress;
 use crate::ring::StreamEnd;
-use crate::source::{Chunk, Source, is_stdin};
+use crate::source::{CHUNK_BYTES, Chunk, Source, is_stdin};
+
+/// Bytes decoded at once where a pace is kept, for the progress bar goes on from piece to piece.
+const PACED_BYTES: usize = 1 << 10;
 
 /// One recording to be played.
 pub struct Player<'a> {
@@ -88,24 +91,28 @@ impl Player<'_> {
         let mut source = Source::open(self.path)?;
         let mut buffer = Vec::new();
         let mut seen = ingest.totals().events;
+        let piece_bytes = if self.replay.speed.is_some() { PACED_BYTES } else { CHUNK_BYTES };
         while !self.stopped() {
             let bytes = match source.read(&mut buffer)? {
                 Chunk::Bytes(bytes) => bytes,
                 Chunk::Nothing => continue,
                 Chunk::End => return Ok(true),
             };
-            let mut n_read = bytes.len() as u64;
-            let need = ingest.feed(bytes, emit)?;
+            let mut need = Need::More;
+            for piece in bytes.chunks(piece_bytes) {
+                need = ingest.feed(piece, emit)?;
+                let events = ingest.totals().events;
+                self.progress.add(piece.len() as u64, events - seen);
+                seen = events;
+                if need == Need::Nothing {
+                    return Ok(true);
+                }
+            }
+            // Of what may be passed over, the rest of the chunk has been fed.
             if let Need::Skip(n) = need {
                 let skipped = source.skip(n)?;
                 ingest.skipped(skipped);
-                n_read += skipped;
-            }
-            let events = ingest.totals().events;
-            self.progress.add(n_read, events - seen);
-            seen = events;
-            if need == Need::Nothing {
-                return Ok(true);
+                self.progress.add(skipped, 0);
             }
         }
         Ok(false)

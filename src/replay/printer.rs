@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::Replay;
 use crate::engine::Outlet;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, error_lines};
 use crate::prediction::{Losses, Prediction, Record, Stream, Summary};
 use crate::progress::Progress;
 use crate::sink::Sink;
@@ -119,7 +119,11 @@ impl Outlet for Printer<'_> {
                 return self.sink.record(stream, record, logits, &mut held.segments);
             }
             Record::Prediction(_) => return self.prediction(stream, record, logits),
-            Record::Error { message, .. } => self.progress.tell(&format!("error: {message}")),
+            Record::Error { causes, .. } => {
+                error_lines(causes, self.replay.verbose)
+                    .iter()
+                    .for_each(|line| self.progress.tell(line));
+            }
             Record::Summary(summary) => self.warn_outside(&stream.name, summary),
             Record::Segment(_) => (),
         }

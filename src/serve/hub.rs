@@ -341,7 +341,8 @@ impl Hub {
 
     /// Puts an error into the outbox of a client that is no stream.
     pub fn tell(&self, client: &Client, peer: &str, error: &Error) {
-        let record = Record::Error { message: format!("{peer}: {error}"), offset: None };
+        let record =
+            Record::Error { causes: vec![peer.to_owned(), error.to_string()], offset: None };
         let stream = Stream { id: 0, name: peer.to_owned() };
         let mut outbox = client.outbox.borrow_mut();
         self.sink.borrow_mut().record(&stream, &record, &[], outbox.lines());

@@ -90,6 +90,7 @@ impl Sink for JsonLines {
         let JsonLines { style, names } = self;
         let stream = &names[&stream.name];
         let label = |class| style.labels.label(class);
+        let message;
         let line = match record {
             Record::Prediction(p) => Line::Prediction {
                 stream,
@@ -124,7 +125,10 @@ impl Sink for JsonLines {
                 losses: s.totals.losses,
                 restarts: s.totals.restarts,
             },
-            Record::Error { message, offset } => Line::Error { stream, message, offset: *offset },
+            Record::Error { causes, offset } => {
+                message = causes.join(": ");
+                Line::Error { stream, message: &message, offset: *offset }
+            }
         };
         // Neither a buffer in memory nor these types can fail.
         let _ = serde_json::to_writer(&mut *out, &line);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use super::{Sink, Style};
-use crate::error::grouped;
+use crate::error::{grouped, printable};
 use crate::prediction::{Losses, Record, Stream, Summary, Verdict};
 
 /// Cells of a full confidence bar.
@@ -97,14 +97,14 @@ impl Sink for Text {
             }
             Record::Summary(s) => {
                 self.begins.remove(&stream.id);
-                self.summary(&stream.name, s)
+                self.summary(&printable(&stream.name), s)
             }
             Record::Error { .. } => return,
         };
         let names = self.style.named && !matches!(record, Record::Summary(_));
-        let (name, mark) = if names { (stream.name.as_str(), ": ") } else { ("", "") };
+        let name = if names { printable(&stream.name) + ": " } else { String::new() };
         // A buffer in memory takes every byte.
-        let _ = writeln!(out, "{name}{mark}{line}");
+        let _ = writeln!(out, "{name}{line}");
     }
 }
 

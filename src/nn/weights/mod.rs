@@ -52,18 +52,13 @@ pub fn load(path: &Path) -> Result<Vec<NamedWeights>> {
 
 /// As [`load`], from a file's bytes.
 pub fn read(bytes: &[u8]) -> Result<Vec<NamedWeights>> {
+    check_is_no_pointer(bytes)?;
     let mut weights = match bytes {
         [] => return Err(Error::Model("the file is empty".to_owned())),
         // First, for the length before the brace may begin as a pickle does.
         [_, _, _, _, _, _, _, _, b'{', ..] => read_safetensors(bytes)?,
         [b'P', b'K', 3 | 5, 4 | 6, ..] => pytorch::read(bytes)?,
         [0x80, 2..=5, ..] => return Err(Error::Model(pickle_without_archive())),
-        _ if bytes.starts_with(b"version https://git-lfs") => {
-            return Err(Error::Model(
-                "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
-                    .to_owned(),
-            ));
-        }
         _ => {
             return Err(Error::Model(
                 "neither a safetensors file nor one that torch.save wrote".to_owned(),
@@ -72,6 +67,20 @@ pub fn read(bytes: &[u8]) -> Result<Vec<NamedWeights>> {
     };
     weights.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(weights)
+}
+
+/// Whether these are a file's own bytes and not where Git LFS keeps them.
+///
+/// # Errors
+/// [`Error::Model`] says what to do.
+pub fn check_is_no_pointer(bytes: &[u8]) -> Result<()> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(Error::Model(
+            "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn pickle_without_archive() -> String {
