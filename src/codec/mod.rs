@@ -42,7 +42,7 @@ pub enum Need {
     /// The next `n` bytes need not be read: a file may seek past them, anyone else feeds them
     /// and they are passed over. Either way they count in offsets (see [`Decoder::skipped`]).
     Skip(u64),
-    /// Nothing more: what follows holds no events (the table at the end of an AEDAT 4 file).
+    /// Nothing more: what follows holds no events that are asked for.
     Nothing,
 }
 
