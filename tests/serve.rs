@@ -254,6 +254,42 @@ fn a_tick_holds_up_no_stream_that_has_more_than_it_steps() {
     sending.join().unwrap().unwrap();
 }
 
+/// Each millisecond is read before the next is sent.
+#[test]
+fn what_comes_within_a_tick_is_answered_together_and_timed_from_its_arrival() {
+    const PAUSE: Duration = Duration::from_millis(100);
+    for overflow in ["wait", "drop-newest", "skip-to-newest"] {
+        let server = with_http(&["--tick", "600s", "--overflow", overflow]);
+        let told = |series: &str| metric(&get(&server, "/metrics", None).1, series);
+        let until = |series: &str, value: f64| {
+            let begun = Instant::now();
+            while told(series) < value {
+                assert!(begun.elapsed() < PATIENCE, "{overflow}: no {series} of {value}");
+            }
+        };
+        let recording = busy(20, 8, 0);
+        let (head, events) = recording.split_at(b"#!AER-DAT2.0\r\n".len());
+        let mut stream = server.connect();
+        stream.write_all(head).unwrap();
+        // The first turn is at once.
+        until("dvs_streams", 1.0);
+        let begun = Instant::now();
+        for (k, window) in events.chunks(8 * 8).enumerate() {
+            stream.write_all(window).unwrap();
+            until("dvs_events_received_total{stream=\"anonymous\"}", 8.0 * (k + 1) as f64);
+        }
+        thread::sleep(PAUSE);
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(nameless(&rest_of(stream)), nameless(&replay(&recording, &[]).0), "{overflow}");
+        // One for all windows, one for that which the end cut short, one for the summary.
+        assert!(told("dvs_step_seconds_count") <= 3.0, "{overflow}");
+        let latencies = told("dvs_window_latency_seconds_sum");
+        let (least, most) = (PAUSE.as_secs_f64() * 19.0, begun.elapsed().as_secs_f64() * 20.0);
+        assert!(least <= latencies && latencies <= most, "{overflow}: {latencies} s");
+        server.end();
+    }
+}
+
 fn all_read_as_their_replays(server: Server) {
     let recordings: Vec<Vec<u8>> =
         (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();

@@ -19,7 +19,6 @@ use crate::frame::Frames;
 use crate::ingest::Ingest;
 use crate::prediction::Losses;
 use crate::ring::StreamEnd;
-use crate::window::{BATCH_ENTRIES, BATCH_WINDOWS};
 
 /// One stream.
 pub struct Stages {
@@ -39,8 +38,8 @@ pub struct Stages {
     activity: Activity,
     /// So many of the frames are counted in.
     followed: usize,
-    /// The last batch that was handed on was full.
-    was_full: bool,
+    /// Arrival of what completed the first of the frames.
+    since: Instant,
     name: String,
     peer: String,
     /// Windows that were handed on.
@@ -72,7 +71,7 @@ impl Stages {
             silence,
             activity: Activity::default(),
             followed: 0,
-            was_full: false,
+            since: Instant::now(),
             name: name.to_owned(),
             peer: peer.to_owned(),
             windows: 0,
@@ -109,10 +108,11 @@ impl Stages {
     }
 
     /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
-    /// for waits, or is dropped, as the overflow rule says.
+    /// for waits, or is dropped, as the overflow rule says. Where the engine has ticks, a batch that
+    /// is not full waits for its turn.
     pub async fn pass_on(&mut self, hub: &Hub, client: &Client) {
         self.take_in(hub, client).await;
-        if self.overflow == Overflow::Wait {
+        if self.overflow == Overflow::Wait && !hub.has_ticks() {
             self.offer(hub, client).await;
         }
     }
@@ -122,12 +122,17 @@ impl Stages {
         let mut more = true;
         while more {
             let begun = Instant::now();
+            self.begin_batch(client.arrived.get());
             more = self.ingest.cut(&mut self.frames);
             hub.worked(begun);
-            if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
+            if more {
+                // That is more than a tick should hold up.
+                hub.hurry();
+            }
+            let at_once = more || !hub.has_ticks();
+            if (at_once && self.feed.is_taken()) || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
-                hub.hurry();
                 hub.overrun();
                 self.drop_some().await;
                 more = self.overflow == Overflow::SkipToNewest;
@@ -136,6 +141,13 @@ impl Stages {
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
         self.idle.look(&self.ingest);
         self.feed.count(&self.ingest.totals());
+    }
+
+    /// Lets the others come first.
+    pub async fn give_way(&mut self, hub: &Hub, client: &Client) {
+        if hub.or_tick(self.is_waiting(), yield_now()).await.is_none() {
+            self.offer(hub, client).await;
+        }
     }
 
     /// Whether windows wait for [`Stages::offer`].
@@ -147,11 +159,20 @@ impl Stages {
     pub async fn pass_silence(&mut self, hub: &Hub, client: &Client) {
         let now = tokio::time::Instant::now();
         let t_us = self.idle.complete_us(&self.ingest, now);
-        client.arrived.set(now.into_std());
         let mut all = false;
         while !all {
+            self.begin_batch(now.into_std());
             all = self.ingest.pass_silence(t_us, &mut self.frames);
-            self.offer(hub, client).await;
+            if !all || !hub.has_ticks() {
+                self.offer(hub, client).await;
+            }
+        }
+    }
+
+    /// What came then completes the next window; it is the first, or one already waits.
+    fn begin_batch(&mut self, arrived: Instant) {
+        if self.frames.is_empty() {
+            self.since = arrived;
         }
     }
 
@@ -160,23 +181,20 @@ impl Stages {
         if self.frames.is_empty() {
             return;
         }
-        let is_full = self.frames.len() >= BATCH_WINDOWS || self.frames.entries() >= BATCH_ENTRIES;
-        if is_full || self.was_full {
-            // More is to come than a tick should hold up.
-            hub.hurry();
-        }
-        self.was_full = is_full;
         self.taken(hub).await;
         client.room(hub).await;
         self.follow();
         self.followed = 0;
         self.windows += self.frames.len();
+        client.handed_on.set(self.since);
         self.feed.offer(&mut self.frames);
         hub.ring();
     }
 
     async fn taken(&self, hub: &Hub) {
         while !self.feed.is_taken() {
+            // Nothing is read meanwhile: that is for no tick to hold up.
+            hub.hurry();
             hub.turned.notified().await;
         }
     }
@@ -202,6 +220,7 @@ impl Stages {
     /// Cuts the last window off.
     pub async fn close(&mut self, hub: &Hub, client: &Client) {
         self.offer(hub, client).await;
+        self.begin_batch(client.arrived.get());
         self.ingest.close(&mut self.frames);
         self.offer(hub, client).await;
     }
@@ -228,6 +247,7 @@ impl Stages {
         let end = StreamEnd::new(&self.name, totals, error);
         let ended = self.feed.end(end).is_ok();
         hub.ring();
+        hub.hurry();
         ended
     }
 

@@ -50,7 +50,8 @@ const ABOUT: &[(&str, &str, &str)] = &[
     (
         "dvs_window_latency_seconds",
         "histogram",
-        "From the arrival of the bytes that complete a window to its prediction written.",
+        "From the arrival of the bytes that complete a window, or the first of those that are \
+         stepped with it, to its prediction written.",
     ),
     ("dvs_model_info", "gauge", "The model that is served."),
 ];
