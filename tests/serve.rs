@@ -941,6 +941,50 @@ fn logs_tell_of_streams_as_text_or_json() {
 }
 
 #[test]
+fn what_is_set_aside_is_counted_and_told() {
+    let server = with_http(&["-v", "--scale"]);
+    say(&server, &std::fs::read("fixtures/formats/aedat3-sources.aedat").unwrap());
+    say(&server, &deck());
+    let text = get(&server, "/metrics", None).1;
+    assert_eq!(metric(&text, "dvs_set_aside_total{stream=\"anonymous\"}"), 1.0);
+    let (_, _, err) = server.terminated();
+    let told =
+        |n: &str| err.lines().filter(|line| line.ends_with(&format!("set_aside={n}"))).count();
+    assert_eq!((told("1"), told("0")), (1, 1), "{err}");
+}
+
+/// `busy` with some of its first events at a pixel that no model's sensor has.
+fn straying(windows: u32, outside: usize) -> Vec<u8> {
+    let mut bytes = busy(windows, 8, 0);
+    for event in bytes[b"#!AER-DAT2.0\r\n".len()..].chunks_mut(8).take(outside) {
+        event[..4].copy_from_slice(&(100_u32 << 8 | 100 << 1).to_be_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn it_warns_once_of_a_stream_with_more_than_one_event_in_a_hundred_outside() {
+    let server = Server::tcp(&[]);
+    say(&server, &straying(100, 8));
+    say(&server, &straying(100, 9));
+    let (_, _, err) = server.terminated();
+    assert_eq!(err.matches("lie outside the model's sensor").count(), 1, "{err}");
+    assert!(err.contains("1.1 % of its events") && err.contains("--crop"), "{err}");
+    // One that does not end is warned of too.
+    let mut server = with_http(&[]);
+    let mut stream = server.connect();
+    stream.write_all(&straying(2000, 8000)).unwrap();
+    let received = "dvs_events_received_total{stream=\"anonymous\"}";
+    let begun = Instant::now();
+    while metric(&get(&server, "/metrics", None).1, received) < 16_000.0 {
+        assert!(begun.elapsed() < PATIENCE, "not all was read");
+    }
+    server.exit("-KILL");
+    let (_, _, err) = server.ended();
+    assert_eq!(err.matches("lie outside the model's sensor").count(), 1, "{err}");
+}
+
+#[test]
 fn what_strangers_say_moves_no_cursor_and_begins_no_line() {
     let server = Server::tcp(&["-v"]);
     say(&server, b"dvs-stream {\"a\\u001b[2J\\nINFO stream opened\":1}\n");

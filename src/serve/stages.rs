@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tokio::task::yield_now;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::client::Client;
 use super::hub::Hub;
@@ -17,8 +17,11 @@ use crate::engine::Feed;
 use crate::error::{Error, Result, printable};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
-use crate::prediction::Losses;
+use crate::prediction::{Losses, Totals};
 use crate::ring::StreamEnd;
+
+/// Events after which it is said of an open stream that too many lie outside.
+const SHOWN_BY: u64 = 10_000;
 
 /// One stream.
 pub struct Stages {
@@ -46,6 +49,10 @@ pub struct Stages {
     windows: usize,
     /// That windows are dropped was said.
     drops: bool,
+    /// So was that too many events lie outside.
+    strays: bool,
+    /// What was read besides events.
+    set_aside: u64,
 }
 
 impl Stages {
@@ -76,6 +83,8 @@ impl Stages {
             peer: peer.to_owned(),
             windows: 0,
             drops: false,
+            strays: false,
+            set_aside: 0,
         }
     }
 
@@ -140,7 +149,29 @@ impl Stages {
         }
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
         self.idle.look(&self.ingest);
-        self.feed.count(&self.ingest.totals());
+        let totals = self.ingest.totals();
+        self.set_aside = self.ingest.tally().set_aside().map(|(n, _)| n).sum();
+        self.feed.count(&totals);
+        self.feed.count_set_aside(self.set_aside);
+        if totals.events >= SHOWN_BY {
+            self.warn_outside(&totals);
+        }
+    }
+
+    /// Warns once where too many events lie outside the model's sensor.
+    fn warn_outside(&mut self, totals: &Totals) {
+        if !self.strays
+            && let Some(share) = totals.much_outside()
+        {
+            self.strays = true;
+            warn!(
+                stream = self.name,
+                peer = self.peer,
+                "{:.1} % of its events lie outside the model's sensor: --crop X,Y,W,H or --sensor \
+                 WxH --scale bring them in",
+                100.0 * share
+            );
+        }
     }
 
     /// Lets the others come first.
@@ -226,9 +257,10 @@ impl Stages {
     }
 
     /// Ends the stream in the engine; says whether a summary comes.
-    pub async fn end(self, hub: &Hub, error: Option<&Error>) -> bool {
+    pub async fn end(mut self, hub: &Hub, error: Option<&Error>) -> bool {
         self.taken(hub).await;
         let totals = self.ingest.totals();
+        self.warn_outside(&totals);
         let Losses { late, outside, overflow, malformed } = totals.losses;
         info!(
             stream = self.name,
@@ -241,6 +273,7 @@ impl Stages {
             overflow,
             malformed,
             restarts = totals.restarts,
+            set_aside = self.set_aside,
             error = error.map(|error| tracing::field::display(printable(&error.to_string()))),
             "stream ended"
         );

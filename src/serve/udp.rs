@@ -367,7 +367,8 @@ impl Sender {
     /// Counts the datagrams that are known by now never to have come, and those that were not taken
     /// because they had come before.
     fn count_lost(&mut self, hub: &Hub) {
-        let Tally { lost_datagrams: lost, other: repeated, .. } = self.stages.ingest.tally();
+        let Tally { lost_datagrams: lost, repeated_datagrams: repeated, .. } =
+            self.stages.ingest.tally();
         hub.meters.lost_datagrams(lost - std::mem::replace(&mut self.lost, lost));
         hub.meters.repeated_datagrams(repeated - std::mem::replace(&mut self.repeated, repeated));
     }

@@ -21,6 +21,12 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_events_received_total", "counter", "Events decoded, lost ones included."),
     ("dvs_events_lost_total", "counter", "Events that did not reach the network, by reason."),
     (
+        "dvs_set_aside_total",
+        "counter",
+        "What is no event of the chosen sensor: frames, inertial samples, external and invalid \
+         events, packets of other streams.",
+    ),
+    (
         "dvs_datagrams_lost_total",
         "counter",
         "Datagrams that never came, that the kernel dropped, or whose sender is no stream.",
