@@ -149,6 +149,11 @@ impl Feed {
         self.meters.raise_to(totals);
     }
 
+    /// So much was read of the stream by now besides events.
+    pub fn count_set_aside(&mut self, n: u64) {
+        self.meters.raise_set_aside_to(n);
+    }
+
     /// Hands a batch on and leaves an empty one in its place, if the ring has room; says whether.
     pub fn offer(&mut self, frames: &mut Frames) -> bool {
         match self.frames.try_send(Item::Frames(std::mem::take(frames))) {

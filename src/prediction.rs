@@ -118,6 +118,18 @@ pub struct Totals {
     pub restarts: u64,
 }
 
+/// More than one event in so many outside the sensor is worth a warning.
+const OUTSIDE_SHARE: u64 = 100;
+
+impl Totals {
+    /// The share of events outside the model's sensor, where that is worth a warning.
+    pub fn much_outside(&self) -> Option<f64> {
+        let (outside, events) = (self.losses.outside, self.events);
+        let is_much = outside.saturating_mul(OUTSIDE_SHARE) > events;
+        is_much.then(|| outside as f64 / events as f64)
+    }
+}
+
 /// The end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Summary {

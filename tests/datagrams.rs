@@ -136,7 +136,12 @@ fn a_datagram_cut_anywhere_gives_its_whole_events_and_counts_the_rest() {
             assert_eq!(found, expected, "{} cut at {n}", format.name);
             let is_cut = if n < n_head { true } else { (n - n_head) % n_event > 0 };
             assert_eq!(tally.malformed, u64::from(is_cut), "{} cut at {n}", format.name);
-            assert_eq!(tally.other, u64::from(is_repeated), "{} cut at {n}", format.name);
+            assert_eq!(
+                tally.repeated_datagrams,
+                u64::from(is_repeated),
+                "{} cut at {n}",
+                format.name
+            );
         }
     }
 }
@@ -169,7 +174,11 @@ fn numbered_datagrams_tell_what_was_lost_repeated_or_late() {
     assert!(sent.len() > 10);
     let order = [0, 1, 3, 2, 2, 5, 6, 9];
     let (found, tally) = decoded(format, order.iter().map(|&k: &usize| sent[k].as_slice()));
-    assert_eq!((tally.lost_datagrams, tally.other), (3, 1), "4, 7 and 8 are lost, 2 came twice");
+    assert_eq!(
+        (tally.lost_datagrams, tally.repeated_datagrams),
+        (3, 1),
+        "4, 7 and 8 are lost, 2 came twice"
+    );
     assert_eq!(found.len(), 7 * 162);
 }
 
@@ -182,7 +191,7 @@ fn a_numbered_sender_that_begins_anew_is_told_soon_and_what_it_costs_is_counted(
     let anew: Vec<usize> = (0..600).filter(|k| ![300, 301].contains(k)).collect();
     let order = (0..500).chain(anew.iter().copied());
     let (found, tally) = decoded(format, order.map(|k| sent[k].as_slice()));
-    assert_eq!((tally.lost_datagrams, tally.other), (2, 7));
+    assert_eq!((tally.lost_datagrams, tally.repeated_datagrams), (2, 7));
     assert_eq!(found.len(), 162 * (500 + anew.len() - 7));
 }
 

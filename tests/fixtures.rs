@@ -120,8 +120,8 @@ fn manifest(recordings: &[Recording]) -> String {
     let mut text = HEAD.to_owned();
     for recording in recordings {
         let (events, tally, error) = decode(format_of(recording), &recording.bytes);
-        let Tally { malformed, frames, imu, external, invalid, other, lost_datagrams } = tally;
-        let n_aside = malformed + frames + imu + external + invalid + other + lost_datagrams;
+        let Tally { malformed, frames, imu, external, invalid, other, .. } = tally;
+        let n_aside = malformed + frames + imu + external + invalid + other;
         let [t, x, y, polarity] = digests(&events);
         let name = format_of(recording).name;
         writeln!(

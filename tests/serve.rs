@@ -256,6 +256,42 @@ fn a_tick_holds_up_no_stream_that_has_more_than_it_steps() {
     sending.join().unwrap().unwrap();
 }
 
+/// Each millisecond is read before the next is sent.
+#[test]
+fn what_comes_within_a_tick_is_answered_together_and_timed_from_its_arrival() {
+    const PAUSE: Duration = Duration::from_millis(100);
+    for overflow in ["wait", "drop-newest", "skip-to-newest"] {
+        let server = with_http(&["--tick", "600s", "--overflow", overflow]);
+        let told = |series: &str| metric(&get(&server, "/metrics", None).1, series);
+        let until = |series: &str, value: f64| {
+            let begun = Instant::now();
+            while told(series) < value {
+                assert!(begun.elapsed() < PATIENCE, "{overflow}: no {series} of {value}");
+            }
+        };
+        let recording = busy(20, 8, 0);
+        let (head, events) = recording.split_at(b"#!AER-DAT2.0\r\n".len());
+        let mut stream = server.connect();
+        stream.write_all(head).unwrap();
+        // The first turn is at once.
+        until("dvs_streams", 1.0);
+        let begun = Instant::now();
+        for (k, window) in events.chunks(8 * 8).enumerate() {
+            stream.write_all(window).unwrap();
+            until("dvs_events_received_total{stream=\"anonymous\"}", 8.0 * (k + 1) as f64);
+        }
+        thread::sleep(PAUSE);
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(nameless(&rest_of(stream)), nameless(&replay(&recording, &[]).0), "{overflow}");
+        // One for all windows, one for that which the end cut short, one for the summary.
+        assert!(told("dvs_step_seconds_count") <= 3.0, "{overflow}");
+        let latencies = told("dvs_window_latency_seconds_sum");
+        let (least, most) = (PAUSE.as_secs_f64() * 19.0, begun.elapsed().as_secs_f64() * 20.0);
+        assert!(least <= latencies && latencies <= most, "{overflow}: {latencies} s");
+        server.end();
+    }
+}
+
 fn all_read_as_their_replays(server: Server) {
     let recordings: Vec<Vec<u8>> =
         (0..7).map(|k| busy(200 + 100 * k, 8 + k, k)).chain([deck()]).collect();
@@ -969,6 +1005,50 @@ fn logs_tell_of_streams_as_text_or_json() {
     );
     assert_eq!((&lines[3]["format"], &lines[3]["malformed"]), (&"aedat4".into(), &0.into()));
     assert!(lines[3]["error"].as_str().unwrap().contains("byte"), "{err}");
+}
+
+#[test]
+fn what_is_set_aside_is_counted_and_told() {
+    let server = with_http(&["-v", "--scale"]);
+    say(&server, &std::fs::read("fixtures/formats/aedat3-sources.aedat").unwrap());
+    say(&server, &deck());
+    let text = get(&server, "/metrics", None).1;
+    assert_eq!(metric(&text, "dvs_set_aside_total{stream=\"anonymous\"}"), 1.0);
+    let (_, _, err) = server.terminated();
+    let told =
+        |n: &str| err.lines().filter(|line| line.ends_with(&format!("set_aside={n}"))).count();
+    assert_eq!((told("1"), told("0")), (1, 1), "{err}");
+}
+
+/// `busy` with some of its first events at a pixel that no model's sensor has.
+fn straying(windows: u32, outside: usize) -> Vec<u8> {
+    let mut bytes = busy(windows, 8, 0);
+    for event in bytes[b"#!AER-DAT2.0\r\n".len()..].chunks_mut(8).take(outside) {
+        event[..4].copy_from_slice(&(100_u32 << 8 | 100 << 1).to_be_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn it_warns_once_of_a_stream_with_more_than_one_event_in_a_hundred_outside() {
+    let server = Server::tcp(&[]);
+    say(&server, &straying(100, 8));
+    say(&server, &straying(100, 9));
+    let (_, _, err) = server.terminated();
+    assert_eq!(err.matches("lie outside the model's sensor").count(), 1, "{err}");
+    assert!(err.contains("1.1 % of its events") && err.contains("--crop"), "{err}");
+    // One that does not end is warned of too.
+    let mut server = with_http(&[]);
+    let mut stream = server.connect();
+    stream.write_all(&straying(2000, 8000)).unwrap();
+    let received = "dvs_events_received_total{stream=\"anonymous\"}";
+    let begun = Instant::now();
+    while metric(&get(&server, "/metrics", None).1, received) < 16_000.0 {
+        assert!(begun.elapsed() < PATIENCE, "not all was read");
+    }
+    server.exit("-KILL");
+    let (_, _, err) = server.ended();
+    assert_eq!(err.matches("lie outside the model's sensor").count(), 1, "{err}");
 }
 
 #[test]

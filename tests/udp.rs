@@ -136,6 +136,28 @@ fn silence_ends_a_segment_and_what_comes_after_it_is_late() {
     assert_eq!((&summary["events"], &summary["segments"]), (&202.into(), &2.into()));
 }
 
+/// Each millisecond is read before the next is sent.
+#[test]
+fn what_waits_for_a_tick_holds_up_no_reading() {
+    for rule in ["drop-newest", "skip-to-newest"] {
+        let server = ["serve", "-q", "--output", "jsonl", "--udp", "0=faery-t64", "--http", "0"];
+        let flags = ["--idle", "0s", "--tick", "600s", "--overflow", rule];
+        let server = Server::run(Command::new(PROGRAM).args(server).args(flags), 2);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for window in 0..20 {
+            socket.send_to(&datagram(1000 * window, 10), server.address("udp")).unwrap();
+            until(&server, |told| {
+                let series = "dvs_events_received_total{";
+                told.text.contains(series)
+                    && told.sum("dvs_events_received_total", &[]) == 10 * (window + 1)
+            });
+        }
+        let lines = server.terminate();
+        let predictions = lines.lines().filter(|line| line.contains("\"type\":\"prediction\""));
+        assert_eq!(predictions.count(), 20, "{rule}: {lines}");
+    }
+}
+
 #[test]
 fn who_skips_to_the_newest_counts_what_was_skipped() {
     let mut server = start("faery-t64", &["--overflow", "udp=skip-to-newest"]);

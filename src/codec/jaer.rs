@@ -76,7 +76,7 @@ impl Decoder for Jaer {
             return Ok(Need::More);
         };
         if !self.sequence.take(number) {
-            self.tally.other += 1;
+            self.tally.repeated_datagrams += 1;
             return Ok(Need::More);
         }
         let (pairs, tail) = bytes[NUMBER_BYTES..].as_chunks::<EVENT_BYTES>();
@@ -296,7 +296,7 @@ mod tests {
             }
             decoder.finish(&mut events).expect("datagrams never fail");
         }
-        let common = Tally { other: 1, lost_datagrams: 1, ..Tally::default() };
+        let common = Tally { repeated_datagrams: 1, lost_datagrams: 1, ..Tally::default() };
         // Of the addresses, a DVS128 has the third as an event, a DAVIS the first two.
         assert_eq!(dvs.tally(), Tally { external: 1, malformed: 3 + 3, ..common });
         let aside = Tally { external: 1, frames: 1, imu: 1, malformed: 3, ..common };

@@ -42,7 +42,7 @@ pub enum Need {
     /// The next `n` bytes need not be read: a file may seek past them, anyone else feeds them
     /// and they are passed over. Either way they count in offsets (see [`Decoder::skipped`]).
     Skip(u64),
-    /// Nothing more: what follows holds no events (the table at the end of an AEDAT 4 file).
+    /// Nothing more: what follows holds no events that are asked for.
     Nothing,
 }
 
@@ -121,11 +121,14 @@ pub struct Tally {
     pub external: u64,
     /// Events marked invalid by the camera, passed over.
     pub invalid: u64,
-    /// Packets of other event streams or of unknown kinds, and repeated datagrams, passed over.
+    /// Packets of other event streams or of unknown kinds, passed over.
     pub other: u64,
     /// Datagrams that never came, where they are numbered.
     #[serde(skip)]
     pub lost_datagrams: u64,
+    /// Datagrams that came twice or too late, passed over.
+    #[serde(skip)]
+    pub repeated_datagrams: u64,
 }
 
 impl Tally {

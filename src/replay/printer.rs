@@ -11,9 +11,6 @@ use crate::prediction::{Losses, Prediction, Record, Stream, Summary};
 use crate::progress::Progress;
 use crate::sink::Sink;
 
-/// More than one event in so many outside the sensor is worth a warning.
-const OUTSIDE_SHARE: u64 = 100;
-
 /// Formats records and writes them, a batch at a time.
 pub struct Printer<'a> {
     sink: Box<dyn Sink>,
@@ -94,12 +91,11 @@ impl<'a> Printer<'a> {
     }
 
     fn warn_outside(&self, stream: &str, summary: &Summary) {
-        let (outside, events) = (summary.totals.losses.outside, summary.totals.events);
-        if outside > 0 && outside * OUTSIDE_SHARE > events {
-            let percent = 100.0 * outside as f64 / events as f64;
+        if let Some(share) = summary.totals.much_outside() {
             self.progress.note(&format!(
-                "warning: {stream}: {percent:.1} % of its events lie outside the model's sensor: \
-                 --crop X,Y,W,H or --sensor WxH --scale bring them in"
+                "warning: {stream}: {:.1} % of its events lie outside the model's sensor: \
+                 --crop X,Y,W,H or --sensor WxH --scale bring them in",
+                100.0 * share
             ));
         }
     }

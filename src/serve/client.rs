@@ -56,6 +56,8 @@ pub struct Client {
     moved: Cell<Instant>,
     /// Arrival of the last bytes.
     pub arrived: Cell<Instant>,
+    /// Arrival of what completed the first window of the batch that was handed on last.
+    pub handed_on: Cell<Instant>,
     /// It has been silent for so long that it may be gone.
     is_silent: Cell<bool>,
     /// Since when it has been held back and has taken nothing.
@@ -86,6 +88,7 @@ impl Client {
             stage: Cell::new(Stage::Opening),
             moved: Cell::new(now),
             arrived: Cell::new(now),
+            handed_on: Cell::new(now),
             is_silent: Cell::new(false),
             held_since: Cell::new(None),
             lags: Cell::new(false),

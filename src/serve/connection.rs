@@ -248,8 +248,7 @@ impl Connection {
                 Ok(Need::More | Need::Skip(_)) => (),
             }
             if stages.has_rest() {
-                // The others come first.
-                yield_now().await;
+                stages.give_way(&hub, &client).await;
                 need = stages.decode_rest(&hub);
                 continue;
             }
@@ -257,8 +256,8 @@ impl Connection {
                 break Ok(true);
             }
             if drained > self.flow.drain_bytes() {
-                // There may be as much again: the others come first.
-                yield_now().await;
+                // There may be as much again.
+                stages.give_way(&hub, &client).await;
                 drained = 0;
             }
             need = match self.input_or_silence(&mut stages).await {
@@ -306,16 +305,26 @@ impl Connection {
 
     /// Input, or that there has been none for so long that a window is complete.
     async fn input_or_silence(&mut self, stages: &mut Stages) -> Input {
+        let hub = self.hub.clone();
         loop {
-            if stages.is_waiting() {
+            if stages.is_waiting() && !hub.has_ticks() {
                 if let Some(input) = self.input_now().await {
                     return input;
                 }
-                stages.offer(&self.hub, &self.client).await;
+                stages.offer(&hub, &self.client).await;
             }
-            let Some(due) = stages.idle.due(&stages.ingest) else { return self.input().await };
-            if let Ok(input) = timeout_at(due, self.input()).await {
-                return input;
+            let input = hub.or_tick(stages.is_waiting(), self.input());
+            let heard = match stages.idle.due(&stages.ingest) {
+                Some(due) => timeout_at(due, input).await.ok(),
+                None => Some(input.await),
+            };
+            match heard {
+                Some(Some(input)) => return input,
+                Some(None) => {
+                    stages.offer(&hub, &self.client).await;
+                    continue;
+                }
+                None => (),
             }
             // What came while the thread had other work is no silence.
             yield_now().await;

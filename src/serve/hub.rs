@@ -4,12 +4,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use super::about::About;
@@ -51,6 +55,8 @@ pub struct Hub {
     port: Port,
     sink: RefCell<Box<dyn Sink>>,
     bell: Notify,
+    /// Rings when the engine's turn has come, where that waits for its tick.
+    due: Notify,
     /// Rings when the engine has taken what there was.
     pub turned: Notify,
     /// Rings when a stream or a connection has gone.
@@ -114,6 +120,7 @@ impl Hub {
             port,
             sink: RefCell::new(sink),
             bell: Notify::new(),
+            due: Notify::new(),
             turned: Notify::new(),
             gone: Notify::new(),
             freed: Notify::new(),
@@ -142,10 +149,31 @@ impl Hub {
         self.bell.notify_one();
     }
 
-    /// As [`Hub::ring`], and before its tick: a stream's batch is full and more is to come.
+    /// What it was rung for is not to wait for its tick.
     pub fn hurry(&self) {
         self.hurry.notify_one();
+    }
+
+    /// Whether the engine waits for its tick, and windows for the engine.
+    pub fn has_ticks(&self) -> bool {
+        !self.limits.tick.is_zero()
+    }
+
+    /// What comes; but `None` where windows `wait` for the engine's tick and that is first: those
+    /// that are handed on then are stepped in its turn.
+    pub async fn or_tick<T>(&self, wait: bool, what: impl Future<Output = T>) -> Option<T> {
+        let waits = wait && self.has_ticks();
+        let (mut turn, mut what) = (pin!(self.due()), pin!(what));
+        poll_fn(|cx| match waits && turn.as_mut().poll(cx).is_ready() {
+            true => Poll::Ready(None),
+            false => what.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    async fn due(&self) {
         self.ring();
+        self.due.notified().await;
     }
 
     /// Whether the server is about to end.
@@ -357,9 +385,14 @@ impl Hub {
         let mut ticks = Ticks::new(self.limits.tick);
         loop {
             self.bell.notified().await;
-            if !self.limits.tick.is_zero() && !self.is_stopping() {
-                // What ends the server, or is in a hurry, ends the pause.
-                ticks.wait(self.hurry.notified()).await;
+            if self.has_ticks() {
+                if !self.is_stopping() {
+                    // What ends the server, or is in a hurry, ends the pause.
+                    ticks.wait(self.hurry.notified()).await;
+                }
+                self.due.notify_waiters();
+                // They hand their windows on.
+                yield_now().await;
             }
             let begun = Instant::now();
             // No connection runs meanwhile, so this ends.
@@ -508,7 +541,7 @@ impl Outlet for AnswerWriter<'_> {
         for Touched { route, predictions, .. } in self.touched.drain(..) {
             missed += route.client.write();
             if predictions > 0 {
-                let latency = route.client.arrived.get().elapsed();
+                let latency = route.client.handed_on.get().elapsed();
                 self.hub.meters.answered(predictions, latency.as_secs_f64());
             }
         }

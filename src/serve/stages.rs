@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tokio::task::yield_now;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::client::Client;
 use super::hub::Hub;
@@ -17,9 +17,11 @@ use crate::engine::Feed;
 use crate::error::{Error, Result, printable};
 use crate::frame::Frames;
 use crate::ingest::Ingest;
-use crate::prediction::Losses;
+use crate::prediction::{Losses, Totals};
 use crate::ring::StreamEnd;
-use crate::window::{BATCH_ENTRIES, BATCH_WINDOWS};
+
+/// Events after which it is said of an open stream that too many lie outside.
+const SHOWN_BY: u64 = 10_000;
 
 /// One stream.
 pub struct Stages {
@@ -39,14 +41,18 @@ pub struct Stages {
     activity: Activity,
     /// So many of the frames are counted in.
     followed: usize,
-    /// The last batch that was handed on was full.
-    was_full: bool,
+    /// Arrival of what completed the first of the frames.
+    since: Instant,
     name: String,
     peer: String,
     /// Windows that were handed on.
     windows: usize,
     /// That windows are dropped was said.
     drops: bool,
+    /// So was that too many events lie outside.
+    strays: bool,
+    /// What was read besides events.
+    set_aside: u64,
 }
 
 impl Stages {
@@ -72,11 +78,13 @@ impl Stages {
             silence,
             activity: Activity::default(),
             followed: 0,
-            was_full: false,
+            since: Instant::now(),
             name: name.to_owned(),
             peer: peer.to_owned(),
             windows: 0,
             drops: false,
+            strays: false,
+            set_aside: 0,
         }
     }
 
@@ -109,10 +117,11 @@ impl Stages {
     }
 
     /// Cuts what was decoded and hands it to the engine, a batch at a time. What there is no time
-    /// for waits, or is dropped, as the overflow rule says.
+    /// for waits, or is dropped, as the overflow rule says. Where the engine has ticks, a batch that
+    /// is not full waits for its turn.
     pub async fn pass_on(&mut self, hub: &Hub, client: &Client) {
         self.take_in(hub, client).await;
-        if self.overflow == Overflow::Wait {
+        if self.overflow == Overflow::Wait && !hub.has_ticks() {
             self.offer(hub, client).await;
         }
     }
@@ -122,12 +131,17 @@ impl Stages {
         let mut more = true;
         while more {
             let begun = Instant::now();
+            self.begin_batch(client.arrived.get());
             more = self.ingest.cut(&mut self.frames);
             hub.worked(begun);
-            if self.feed.is_taken() || (more && self.overflow == Overflow::Wait) {
+            if more {
+                // That is more than a tick should hold up.
+                hub.hurry();
+            }
+            let at_once = more || !hub.has_ticks();
+            if (at_once && self.feed.is_taken()) || (more && self.overflow == Overflow::Wait) {
                 self.offer(hub, client).await;
             } else if more {
-                hub.hurry();
                 hub.overrun();
                 self.drop_some().await;
                 more = self.overflow == Overflow::SkipToNewest;
@@ -135,7 +149,36 @@ impl Stages {
         }
         self.ingest.swap_memory(&mut hub.events.borrow_mut());
         self.idle.look(&self.ingest);
-        self.feed.count(&self.ingest.totals());
+        let totals = self.ingest.totals();
+        self.set_aside = self.ingest.tally().set_aside().map(|(n, _)| n).sum();
+        self.feed.count(&totals);
+        self.feed.count_set_aside(self.set_aside);
+        if totals.events >= SHOWN_BY {
+            self.warn_outside(&totals);
+        }
+    }
+
+    /// Warns once where too many events lie outside the model's sensor.
+    fn warn_outside(&mut self, totals: &Totals) {
+        if !self.strays
+            && let Some(share) = totals.much_outside()
+        {
+            self.strays = true;
+            warn!(
+                stream = self.name,
+                peer = self.peer,
+                "{:.1} % of its events lie outside the model's sensor: --crop X,Y,W,H or --sensor \
+                 WxH --scale bring them in",
+                100.0 * share
+            );
+        }
+    }
+
+    /// Lets the others come first.
+    pub async fn give_way(&mut self, hub: &Hub, client: &Client) {
+        if hub.or_tick(self.is_waiting(), yield_now()).await.is_none() {
+            self.offer(hub, client).await;
+        }
     }
 
     /// Whether windows wait for [`Stages::offer`].
@@ -147,11 +190,20 @@ impl Stages {
     pub async fn pass_silence(&mut self, hub: &Hub, client: &Client) {
         let now = tokio::time::Instant::now();
         let t_us = self.idle.complete_us(&self.ingest, now);
-        client.arrived.set(now.into_std());
         let mut all = false;
         while !all {
+            self.begin_batch(now.into_std());
             all = self.ingest.pass_silence(t_us, &mut self.frames);
-            self.offer(hub, client).await;
+            if !all || !hub.has_ticks() {
+                self.offer(hub, client).await;
+            }
+        }
+    }
+
+    /// What came then completes the next window; it is the first, or one already waits.
+    fn begin_batch(&mut self, arrived: Instant) {
+        if self.frames.is_empty() {
+            self.since = arrived;
         }
     }
 
@@ -160,23 +212,20 @@ impl Stages {
         if self.frames.is_empty() {
             return;
         }
-        let is_full = self.frames.len() >= BATCH_WINDOWS || self.frames.entries() >= BATCH_ENTRIES;
-        if is_full || self.was_full {
-            // More is to come than a tick should hold up.
-            hub.hurry();
-        }
-        self.was_full = is_full;
         self.taken(hub).await;
         client.room(hub).await;
         self.follow();
         self.followed = 0;
         self.windows += self.frames.len();
+        client.handed_on.set(self.since);
         self.feed.offer(&mut self.frames);
         hub.ring();
     }
 
     async fn taken(&self, hub: &Hub) {
         while !self.feed.is_taken() {
+            // Nothing is read meanwhile: that is for no tick to hold up.
+            hub.hurry();
             hub.turned.notified().await;
         }
     }
@@ -202,14 +251,16 @@ impl Stages {
     /// Cuts the last window off.
     pub async fn close(&mut self, hub: &Hub, client: &Client) {
         self.offer(hub, client).await;
+        self.begin_batch(client.arrived.get());
         self.ingest.close(&mut self.frames);
         self.offer(hub, client).await;
     }
 
     /// Ends the stream in the engine; says whether a summary comes.
-    pub async fn end(self, hub: &Hub, error: Option<&Error>) -> bool {
+    pub async fn end(mut self, hub: &Hub, error: Option<&Error>) -> bool {
         self.taken(hub).await;
         let totals = self.ingest.totals();
+        self.warn_outside(&totals);
         let Losses { late, outside, overflow, malformed } = totals.losses;
         info!(
             stream = self.name,
@@ -222,12 +273,14 @@ impl Stages {
             overflow,
             malformed,
             restarts = totals.restarts,
+            set_aside = self.set_aside,
             error = error.map(|error| tracing::field::display(printable(&error.to_string()))),
             "stream ended"
         );
         let end = StreamEnd::new(&self.name, totals, error);
         let ended = self.feed.end(end).is_ok();
         hub.ring();
+        hub.hurry();
         ended
     }
 

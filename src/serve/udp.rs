@@ -118,7 +118,16 @@ pub async fn serve(
     while !receiver.hub.is_stopping() {
         let tick = Instant::now() + TICK;
         let wake = receiver.look.map_or(tick, |look| look.min(tick));
-        if timeout_at(wake, socket.readable()).await.is_err() || receiver.burst(&socket).await {
+        let readable = receiver.hub.or_tick(receiver.is_waiting(), socket.readable());
+        let drained = match timeout_at(wake, readable).await {
+            Ok(Some(_)) => receiver.burst(&socket).await,
+            Ok(None) => {
+                receiver.hand_on().await;
+                false
+            }
+            Err(_) => true,
+        };
+        if drained {
             receiver.pass_silence().await;
         }
         receiver.count_dropped(&socket);
@@ -189,11 +198,26 @@ impl Receiver {
                 }
             }
         }
+        if !self.hub.has_ticks() {
+            self.hand_on().await;
+        }
+        // The others come first.
+        if self.hub.or_tick(self.is_waiting(), yield_now()).await.is_none() {
+            self.hand_on().await;
+        }
+        drained
+    }
+
+    /// Whether windows wait for [`Receiver::hand_on`].
+    fn is_waiting(&self) -> bool {
+        self.senders.values().any(|sender| sender.stages.is_waiting())
+    }
+
+    /// Hands on what waits.
+    async fn hand_on(&mut self) {
         for sender in self.senders.values_mut() {
             sender.stages.offer(&self.hub, &sender.client).await;
         }
-        yield_now().await;
-        drained
     }
 
     /// Reads what is there, each datagram into its room.
@@ -343,7 +367,8 @@ impl Sender {
     /// Counts the datagrams that are known by now never to have come, and those that were not taken
     /// because they had come before.
     fn count_lost(&mut self, hub: &Hub) {
-        let Tally { lost_datagrams: lost, other: repeated, .. } = self.stages.ingest.tally();
+        let Tally { lost_datagrams: lost, repeated_datagrams: repeated, .. } =
+            self.stages.ingest.tally();
         hub.meters.lost_datagrams(lost - std::mem::replace(&mut self.lost, lost));
         hub.meters.repeated_datagrams(repeated - std::mem::replace(&mut self.repeated, repeated));
     }

@@ -28,6 +28,8 @@ pub struct StreamMeters {
     lost: [Counter; 4],
     restarts: Counter,
     counted: Totals,
+    set_aside: Counter,
+    n_set_aside: u64,
 }
 
 impl StreamMeters {
@@ -39,6 +41,8 @@ impl StreamMeters {
             lost: counted.losses.by_reason().map(|(reason, _)| lost(reason)),
             restarts: counter!("dvs_restarts_total", "stream" => stream.to_owned()),
             counted,
+            set_aside: counter!("dvs_set_aside_total", "stream" => stream.to_owned()),
+            n_set_aside: 0,
         }
     }
 
@@ -56,6 +60,14 @@ impl StreamMeters {
             raise(counter, new, old);
         }
         self.counted = *totals;
+    }
+
+    /// Brings to `n` the counter of what was read besides events since the stream began here.
+    pub fn raise_set_aside_to(&mut self, n: u64) {
+        if n > self.n_set_aside {
+            self.set_aside.increment(n - self.n_set_aside);
+            self.n_set_aside = n;
+        }
     }
 }
 

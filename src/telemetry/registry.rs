@@ -21,6 +21,12 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("dvs_events_received_total", "counter", "Events decoded, lost ones included."),
     ("dvs_events_lost_total", "counter", "Events that did not reach the network, by reason."),
     (
+        "dvs_set_aside_total",
+        "counter",
+        "What is no event of the chosen sensor: frames, inertial samples, external and invalid \
+         events, packets of other streams.",
+    ),
+    (
         "dvs_datagrams_lost_total",
         "counter",
         "Datagrams that never came, that the kernel dropped, or whose sender is no stream.",
@@ -58,7 +64,8 @@ const ABOUT: &[(&str, &str, &str)] = &[
     (
         "dvs_window_latency_seconds",
         "histogram",
-        "From the arrival of the bytes that complete a window to its prediction written.",
+        "From the arrival of the bytes that complete a window, or the first of those that are \
+         stepped with it, to its prediction written.",
     ),
     ("dvs_model_info", "gauge", "The model that is served."),
 ];

@@ -1,7 +1,7 @@
 //! AEDAT 4.0: a mark, a flatbuffer header, packets of several streams, a table of them at the end.
 //!
 //! Here the bytes are cut into these parts; what stands in a part is its own file's business.
-//! The table is for readers that seek to a time, so it is never read.
+//! The table is for readers that seek to a time, so it is never read; nothing may follow it.
 
 mod encode;
 mod header;
@@ -9,6 +9,7 @@ mod lz4;
 mod packet;
 mod plain;
 mod table;
+mod tail;
 
 pub use encode::Aedat4Encoder;
 
@@ -18,6 +19,7 @@ use crate::event::{Event, Sensor};
 use header::{Header, Kind};
 use packet::{Damage, Unpacker};
 use plain::PlainPacket;
+use tail::Tail;
 
 /// The row of AEDAT 4.0 in [`super::FORMATS`].
 pub const FORMAT: Format = Format {
@@ -85,6 +87,7 @@ pub struct Aedat4Decoder {
     chosen_id: i32,
     unpacker: Unpacker,
     plain: PlainPacket,
+    tail: Tail,
     sensor: Sensor,
     tally: Tally,
 }
@@ -98,9 +101,10 @@ enum Stage {
         n_bytes: usize,
     },
     PacketHeader,
-    /// Where no stream is declared as `id`: the mark of a table that the header does not know of.
+    /// Where a packet header, `head`, declares no stream: the mark of a table that the header does
+    /// not know of.
     TableMark {
-        id: i32,
+        head: [u8; PACKET_HEADER_BYTES],
     },
     /// `is_joined`: its pieces are joined before it is read.
     Payload {
@@ -150,6 +154,7 @@ impl Aedat4Decoder {
             chosen_id: 0,
             unpacker: Unpacker::new(Compression::None, options.max_packet_bytes),
             plain: PlainPacket::default(),
+            tail: Tail::default(),
             sensor: Sensor::default(),
             tally: Tally::default(),
         }
@@ -175,7 +180,7 @@ impl Aedat4Decoder {
     /// Takes some of `rest`; returns what is needed once there is not enough of it.
     fn step(&mut self, rest: &mut &[u8], out: &mut Vec<Event>) -> Result<Option<Need>> {
         match self.stage {
-            Stage::Table => Ok(Some(Need::Nothing)),
+            Stage::Table => self.table(rest).map(Some),
             Stage::Passing { left, .. } => {
                 let n = left.min(rest.len() as u64);
                 *rest = &rest[n as usize..];
@@ -233,8 +238,8 @@ impl Aedat4Decoder {
             Stage::HeaderLength => self.header_length(part, at),
             Stage::Header { .. } => self.header(part, at),
             Stage::PacketHeader => self.packet_header(part, at),
-            Stage::TableMark { id } if part != table::IDENTIFIER => {
-                Err(self.undeclared(id, at - PACKET_HEADER_BYTES as u64))
+            Stage::TableMark { head } if part != table::IDENTIFIER => {
+                Err(self.undeclared(&head, at - PACKET_HEADER_BYTES as u64))
             }
             Stage::TableOpening { .. } if !part.ends_with(self.table_opening()) => {
                 let what = format!(
@@ -244,12 +249,15 @@ impl Aedat4Decoder {
                 );
                 Err(malformed(at, what))
             }
-            Stage::TableMark { .. }
-            | Stage::TableOpening { .. }
+            Stage::TableMark { head } => {
+                self.begin_table(&[&head[..], part].concat());
+                Ok(())
+            }
+            Stage::TableOpening { .. }
             | Stage::Table
             | Stage::Passing { .. }
             | Stage::Plain { .. } => {
-                self.stage = Stage::Table;
+                self.begin_table(part);
                 Ok(())
             }
             Stage::Payload { .. } => self.payload(part, at - PACKET_HEADER_BYTES as u64, out),
@@ -313,7 +321,7 @@ impl Aedat4Decoder {
         let id = packet::u32_at(part, 0).unwrap_or(0) as i32;
         let size = packet::u32_at(part, 4).unwrap_or(0) as i32;
         let Some(kind) = self.header.stream(id).map(|stream| stream.kind) else {
-            return self.table_or_damage(id, at);
+            return self.table_or_damage(part, at);
         };
         let Ok(n_bytes) = u32::try_from(size) else {
             let what = format!("the packet at byte {} claims {size} bytes", grouped(at));
@@ -358,19 +366,43 @@ impl Aedat4Decoder {
     }
 
     /// An output that could not seek has its table after the packets without a word in the header.
-    fn table_or_damage(&mut self, id: i32, at: u64) -> Result<()> {
-        if self.header.table_at.is_some() {
-            return Err(self.undeclared(id, at));
+    fn table_or_damage(&mut self, part: &[u8], at: u64) -> Result<()> {
+        match (self.header.compression, part.first_chunk()) {
+            _ if self.header.table_at.is_some() => return Err(self.undeclared(part, at)),
+            (Compression::None, Some(head)) => self.stage = Stage::TableMark { head: *head },
+            _ if part.starts_with(self.table_opening()) => self.begin_table(part),
+            _ => return Err(self.undeclared(part, at)),
         }
-        self.stage = match self.header.compression {
-            Compression::None => Stage::TableMark { id },
-            _ if id.to_le_bytes() == self.table_opening() => Stage::Table,
-            _ => return Err(self.undeclared(id, at)),
-        };
         Ok(())
     }
 
-    fn undeclared(&self, id: i32, at: u64) -> Error {
+    fn begin_table(&mut self, mut opening: &[u8]) {
+        self.tail = Tail::new(self.header.compression);
+        self.tail.take(&mut opening);
+        self.stage = Stage::Table;
+    }
+
+    /// Passes over the table.
+    fn table(&mut self, rest: &mut &[u8]) -> Result<Need> {
+        let n_before = rest.len();
+        self.tail.take(rest);
+        self.offset += (n_before - rest.len()) as u64;
+        match self.tail.left() {
+            _ if !rest.is_empty() => {
+                let what = format!(
+                    "more follows the table, which ends at byte {}: that is not read, one recording \
+                     is one file or connection",
+                    grouped(self.offset)
+                );
+                Err(malformed(self.offset, what))
+            }
+            0 => Ok(Need::More),
+            left => Ok(Need::Skip(left)),
+        }
+    }
+
+    fn undeclared(&self, head: &[u8], at: u64) -> Error {
+        let id = packet::u32_at(head, 0).unwrap_or(0) as i32;
         let what = format!(
             "the packet at byte {} is damaged: it names stream {id}, the header declares {}",
             grouped(at),
@@ -443,8 +475,8 @@ impl Aedat4Decoder {
                 ("the packet header", self.offset, n_pieces, header_bytes)
             }
             Stage::PacketHeader => return self.missing_table(),
-            Stage::TableMark { id } => {
-                return Some(self.undeclared(id, self.offset - header_bytes));
+            Stage::TableMark { head } => {
+                return Some(self.undeclared(&head, self.offset - header_bytes));
             }
             Stage::Payload { n_bytes, .. } | Stage::Plain { n_bytes } => {
                 let at = self.offset - header_bytes;
@@ -482,7 +514,10 @@ impl Decoder for Aedat4Decoder {
     }
 
     fn skipped(&mut self, n: u64) {
-        if let Stage::Passing { n_bytes, left } = self.stage {
+        if matches!(self.stage, Stage::Table) {
+            self.offset += n;
+            self.tail.skipped(n);
+        } else if let Stage::Passing { n_bytes, left } = self.stage {
             let left = left.saturating_sub(n);
             self.offset += n;
             self.stage = Stage::Passing { n_bytes, left };
