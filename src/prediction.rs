@@ -122,11 +122,17 @@ pub struct Totals {
 const OUTSIDE_SHARE: u64 = 100;
 
 impl Totals {
-    /// The share of events outside the model's sensor, where that is worth a warning.
-    pub fn much_outside(&self) -> Option<f64> {
+    /// What to warn of where too many events lie outside the model's sensor.
+    pub fn much_outside(&self) -> Option<String> {
         let (outside, events) = (self.losses.outside, self.events);
         let is_much = outside.saturating_mul(OUTSIDE_SHARE) > events;
-        is_much.then(|| outside as f64 / events as f64)
+        is_much.then(|| {
+            format!(
+                "{:.1} % of its events lie outside the model's sensor: --crop X,Y,W,H or --sensor \
+                 WxH --scale bring them in",
+                100.0 * outside as f64 / events as f64
+            )
+        })
     }
 }
 

@@ -420,14 +420,10 @@ fn finish(
         }
     }
     let failed = [reported.err(), outcome.unsaved, outcome.unwritten];
-    let mut failed = failed.into_iter().flatten().peekable();
-    while let Some(error) = failed.next() {
-        if failed.peek().is_none() {
-            return Err(error.into());
-        }
-        tell(format_args!("error: {error}"));
-    }
-    Ok(code)
+    let mut failed: Vec<_> = failed.into_iter().flatten().collect();
+    let last = failed.pop();
+    failed.iter().for_each(|error| tell(format_args!("error: {error}")));
+    last.map_or(Ok(code), |error| Err(error.into()))
 }
 
 /// News to a bar, to lines, to a log.

@@ -91,12 +91,8 @@ impl<'a> Printer<'a> {
     }
 
     fn warn_outside(&self, stream: &str, summary: &Summary) {
-        if let Some(share) = summary.totals.much_outside() {
-            self.progress.note(&format!(
-                "warning: {stream}: {:.1} % of its events lie outside the model's sensor: \
-                 --crop X,Y,W,H or --sensor WxH --scale bring them in",
-                100.0 * share
-            ));
+        if let Some(what) = summary.totals.much_outside() {
+            self.progress.note(&format!("warning: {stream}: {what}"));
         }
     }
 }

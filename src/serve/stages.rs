@@ -51,7 +51,7 @@ pub struct Stages {
     drops: bool,
     /// So was that too many events lie outside.
     strays: bool,
-    /// What was read besides events.
+    /// What was read besides events; the ingest forgets it with the last window.
     set_aside: u64,
 }
 
@@ -161,16 +161,10 @@ impl Stages {
     /// Warns once where too many events lie outside the model's sensor.
     fn warn_outside(&mut self, totals: &Totals) {
         if !self.strays
-            && let Some(share) = totals.much_outside()
+            && let Some(what) = totals.much_outside()
         {
             self.strays = true;
-            warn!(
-                stream = self.name,
-                peer = self.peer,
-                "{:.1} % of its events lie outside the model's sensor: --crop X,Y,W,H or --sensor \
-                 WxH --scale bring them in",
-                100.0 * share
-            );
+            warn!(stream = self.name, peer = self.peer, "{what}");
         }
     }
 

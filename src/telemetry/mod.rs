@@ -48,11 +48,6 @@ impl StreamMeters {
 
     /// Brings the counters to the stream's totals.
     pub fn raise_to(&mut self, totals: &Totals) {
-        let raise = |counter: &Counter, new: u64, old: u64| {
-            if new > old {
-                counter.increment(new - old);
-            }
-        };
         let (new, old) = (totals.losses.by_reason(), self.counted.losses.by_reason());
         raise(&self.received, totals.events, self.counted.events);
         raise(&self.restarts, totals.restarts, self.counted.restarts);
@@ -64,10 +59,14 @@ impl StreamMeters {
 
     /// Brings to `n` the counter of what was read besides events since the stream began here.
     pub fn raise_set_aside_to(&mut self, n: u64) {
-        if n > self.n_set_aside {
-            self.set_aside.increment(n - self.n_set_aside);
-            self.n_set_aside = n;
-        }
+        raise(&self.set_aside, n, self.n_set_aside);
+        self.n_set_aside = n;
+    }
+}
+
+fn raise(counter: &Counter, new: u64, old: u64) {
+    if new > old {
+        counter.increment(new - old);
     }
 }
 

@@ -208,10 +208,9 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
     let folds = training.split.folds(&dataset, training.by_time, training.recipe.seed)?;
     let mut run = Run::new(training, Data { dataset, also, validation }, stop);
     let (crossed, last) = run.choose(folds)?;
-    run.check(crossed.iter().chain([&last]))?;
     let mut trained_folds = Vec::new();
     for fold in &crossed {
-        let trained = run.train(fold, None, tell)?.0;
+        let trained = run.train(fold, &last, None, tell)?.0;
         if trained.interrupted.is_none() {
             tell(News::Fold(&fold.name, &trained.score))?;
         }
@@ -221,7 +220,7 @@ pub fn run(training: &Training, tell: &mut Tell<'_>, stop: &AtomicBool) -> Resul
         }
     }
     let checkpoint = checkpoint_path(&training.out);
-    let (trained, unsaved) = run.train(&last, Some(&checkpoint), tell)?;
+    let (trained, unsaved) = run.train(&last, &last, Some(&checkpoint), tell)?;
     let unwritten = replace(&training.out, &trained.model.to_bytes()?).err();
     if trained.interrupted.is_none() && unwritten.is_none() {
         // A checkpoint of a finished training is of no use; there may be none.
@@ -315,19 +314,13 @@ impl<'a> Run<'a> {
         Fold { name: String::new(), train, test: Vec::new() }
     }
 
-    /// What could end a training late is found before the first begins.
-    fn check<'b>(&self, mut folds: impl Iterator<Item = &'b Fold>) -> Result<()> {
-        let trainer = self.begin(self.training.loading.window_us)?;
-        folds.try_for_each(|fold| {
-            trainer.check(&self.data.trained_on(fold), &self.data.kept_out(fold))
-        })
-    }
-
-    /// Trains on one fold; without a checkpoint it is one of several, scored on its own recordings
-    /// alone. Gives beside why the checkpoint of an interrupted one failed.
+    /// Trains on one fold; the `last` has all recordings of every one. Without a checkpoint it is
+    /// one of several, scored on its own recordings alone. Gives beside why the checkpoint of an
+    /// interrupted one failed.
     fn train(
         &mut self,
         fold: &Fold,
+        last: &Fold,
         checkpoint: Option<&Path>,
         tell: &mut Tell<'_>,
     ) -> Result<(Trained, Option<Error>)> {
@@ -342,6 +335,8 @@ impl<'a> Run<'a> {
             tell(News::Note(note))?;
         }
         let mut trainer = self.begin(card.gap_us)?;
+        // Before the first fold, what would end the last.
+        trainer.check(&all.trained_on(last), &all.kept_out(last))?;
         let model = |trainer: &Trainer| Model::new(card.clone(), trainer.learner().weights()?);
         let untrained = model(&trainer)?;
         let rules = Rules::of(&untrained);

@@ -45,7 +45,7 @@ impl Preparation {
 
     /// Length of a window in seconds.
     pub fn window_s(&self) -> f64 {
-        self.window.window_us as f64 * 1e-6
+        self.window_us() as f64 * 1e-6
     }
 
     /// The frames of the chosen samples.
